@@ -1,0 +1,701 @@
+"""The YAML files as strict, typed settings.
+
+`load_settings` reads a training YAML (whose `model:` is a mapping or the path of a second YAML),
+applies `--set section.key=value` and the named options on top, and returns a `Settings`. Whatever
+does not fit is an error with file, line, dotted key and the nearest valid name.
+
+The defaults live in the classes below; the files in `config/` are examples that spell them out.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from yeast_get.errors import ConfigError, Problem, did_you_mean
+
+Positive = Annotated[int, Field(ge=1)]
+NonNegative = Annotated[int, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
+Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+AboveZero = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Number = Annotated[float, Field(allow_inf_nan=False)]
+Range = Annotated[list[Number], Field(min_length=2, max_length=2)]
+
+
+class Section(BaseModel):
+    """A block of the YAML: unknown keys and wrong types are errors."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class ExperimentConfig(Section):
+    """`experiment`: what the run is called, and the seed of everything random but the split."""
+
+    name: str = "yeast"
+    seed: NonNegative = 0
+
+
+class DataConfig(Section):
+    """`data`: where the table is and what its columns mean."""
+
+    path: str | None = None
+    sheet: str | None = None
+    motif_columns: list[str] = []
+    region_feature_columns: list[str] = []
+    description_columns: list[str] = []
+    target_columns: Annotated[list[str], Field(max_length=2)] = []
+    target_transform: Literal["none", "log1p", "log2p1", "log10p1"] = "none"
+    motif_scale: Literal["none", "max", "standard"] = "standard"
+    regions_per_window: Positive = 1
+    on_bad_row: Literal["error", "skip"] = "error"
+    max_skipped: NonNegative = 100
+    decimal: Literal[".", ","] = "."
+
+
+class FieldConfig(Section):
+    """One entry of `conditions`: how a growth-condition column is read."""
+
+    unit: str | None = None
+    typical: Range | None = None
+    limits: Range | None = None
+    aliases: list[str] = []
+    categories: dict[str, list[str]] = {}
+    c0: dict[str, AboveZero] | AboveZero | None = None
+    molar_mass: dict[str, AboveZero] = {}
+    drop: bool = False
+
+
+class ExtraFieldConfig(FieldConfig):
+    """One entry of `conditions.extra`: a condition field that is not among the standard ones."""
+
+    kind: Literal["number", "time", "category", "drug", "dose"]
+    drug: str | None = None
+
+
+class ConditionsConfig(Section):
+    """`conditions`: one entry per standard field, and `extra` for the laboratory's own."""
+
+    medium: FieldConfig = FieldConfig()
+    temperature: FieldConfig = FieldConfig()
+    preculture_time: FieldConfig = FieldConfig()
+    preculture_temperature: FieldConfig = FieldConfig()
+    preculture_od600: FieldConfig = FieldConfig()
+    drug: FieldConfig = FieldConfig()
+    drug_concentration: FieldConfig = FieldConfig()
+    drug_time: FieldConfig = FieldConfig()
+    drug_od600: FieldConfig = FieldConfig()
+    carbon_source: FieldConfig = FieldConfig()
+    nitrogen_source: FieldConfig = FieldConfig()
+    extra: dict[str, ExtraFieldConfig] = {}
+
+
+class SplitConfig(Section):
+    """`split`: what is held out."""
+
+    by: Literal[
+        "region", "condition", "region_and_condition", "chromosome", "column", "random"
+    ] = "region"
+    column: str | None = None
+    fractions: Annotated[list[Amount], Field(min_length=3, max_length=3)] = [0.7, 0.15, 0.15]
+    test: list[str] = []
+    val: list[str] = []
+    seed: NonNegative = 0
+
+
+class AugmentationConfig(Section):
+    """`augmentation`: noise on the training inputs, a function of seed, epoch and observation."""
+
+    motif_noise: Amount = 0.0
+    accessibility_noise: Amount = 0.0
+    motif_dropout: Share = 0.0
+    condition_dropout: Share = 0.05
+
+
+class FeatureEncodersConfig(Section):
+    """`model.feature_encoders`: one small encoder per condition field."""
+
+    embed_dim: Positive = 16
+
+
+class FusionConfig(Section):
+    """`model.fusion`: how the conditions meet the regions."""
+
+    kind: Literal["concat", "film", "tokens"] = "film"
+    hidden_dim: Positive = 128
+
+
+class RegionEmbedConfig(Section):
+    """`model.region_embed`: dropout on the embedded regions (GET has none)."""
+
+    dropout: Share = 0.0
+
+
+class EncoderConfig(Section):
+    """`model.encoder`: the numerics of GET's blocks."""
+
+    mlp_ratio: AboveZero = 4.0
+    drop_rate: Share = 0.0
+    attn_drop_rate: Share = 0.0
+    drop_path_rate: Share = 0.1
+
+
+class TransformerConfig(Section):
+    """`model.transformer`: the size of the encoder."""
+
+    num_layers: Positive = 3
+    num_heads: Positive = 4
+    embed_dim: Positive = 128
+    positional_encoding: Literal["none", "sinusoidal", "learned"] = "none"
+
+
+class RegionIdentityConfig(Section):
+    """`model.region_identity`: an embedding per training region, for known promoters."""
+
+    enabled: bool = False
+    dropout: Share = 0.3
+    weight_decay: Amount = 0.1
+
+
+class HeadConfig(Section):
+    """`model.head`: from a region's encoding to its expression."""
+
+    kind: Literal["mlp", "get"] = "mlp"
+    hidden_dim: Positive = 128
+    dropout: Share = 0.1
+
+
+class ModelConfig(Section):
+    """`model`: the network."""
+
+    feature_encoders: FeatureEncodersConfig = FeatureEncodersConfig()
+    fusion: FusionConfig = FusionConfig()
+    region_embed: RegionEmbedConfig = RegionEmbedConfig()
+    encoder: EncoderConfig = EncoderConfig()
+    transformer: TransformerConfig = TransformerConfig()
+    region_identity: RegionIdentityConfig = RegionIdentityConfig()
+    head: HeadConfig = HeadConfig()
+
+
+class TrainingConfig(Section):
+    """`training`: the loop."""
+
+    batch_size: Positive = 1024
+    max_epochs: NonNegative = 20
+    warmup_epochs: Amount = 1.0
+    learning_rate: AboveZero = 1e-3
+    weight_decay: Amount = 0.05
+    loss: Literal["mse", "huber", "poisson"] = "mse"
+    clip_grad: Amount = 1.0
+    accumulate_grad_batches: Positive = 1
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    compile: bool = False
+    ema_decay: Share = 0.0
+    early_stopping_patience: NonNegative = 5
+    monitor: Literal["val_loss", "val_pearson"] = "val_pearson"
+    validate_every_n_epochs: Positive = 1
+    save_every_n_epochs: NonNegative = 0
+    checkpoint_every_n_steps: NonNegative = 0
+    num_workers: NonNegative = 0
+    deterministic: bool = False
+
+
+class OptimizerConfig(Section):
+    """`optimizer`: AdamW (decoupled weight decay) or Adam."""
+
+    name: Literal["adamw", "adam"] = "adamw"
+    betas: Annotated[list[Share], Field(min_length=2, max_length=2)] = [0.9, 0.95]
+    eps: AboveZero = 1e-8
+
+
+class SchedulerConfig(Section):
+    """`scheduler`: linear warm-up, then cosine to `min_lr` or a constant rate; per step."""
+
+    name: Literal["cosine", "constant"] = "cosine"
+    min_lr: Amount = 1e-5
+
+
+class LoraConfig(Section):
+    """`lora`: adapters on a pretrained GET encoder (not in this version)."""
+
+    enabled: bool = False
+
+
+class FinetuneConfig(Section):
+    """`finetune`: the pretrained GET checkpoint to start from (not in this version)."""
+
+    checkpoint: str | None = None
+
+
+class LoggingConfig(Section):
+    """`logging`: what is written while training."""
+
+    tensorboard: bool = True
+    log_every_n_steps: Positive = 50
+
+
+class TaskConfig(Section):
+    """`task`: what is done with the trained model."""
+
+    test_mode: Literal["normal", "predict", "interpret"] = "normal"
+    interpret: bool = False
+    importance_rows: Positive = 4000
+    importance_repeats: Positive = 3
+    save_predictions: bool = True
+    save_embeddings: bool = False
+
+
+class Settings(Section):
+    """The whole training YAML."""
+
+    experiment: ExperimentConfig = ExperimentConfig()
+    data: DataConfig = DataConfig()
+    conditions: ConditionsConfig = ConditionsConfig()
+    split: SplitConfig = SplitConfig()
+    augmentation: AugmentationConfig = AugmentationConfig()
+    model: ModelConfig = ModelConfig()
+    training: TrainingConfig = TrainingConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    scheduler: SchedulerConfig = SchedulerConfig()
+    lora: LoraConfig = LoraConfig()
+    finetune: FinetuneConfig = FinetuneConfig()
+    logging: LoggingConfig = LoggingConfig()
+    task: TaskConfig = TaskConfig()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain Python, for the checkpoint and for `config.yaml`."""
+        return self.model_dump(mode="python")
+
+
+# ------------------------------------------------------------------------------------- reading
+
+Key = tuple[str, ...]
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.2's idea of a scalar: `1e-3` is a number, `no` and `010` are what they look like."""
+
+
+_Loader.yaml_implicit_resolvers = {}
+for _tag, _pattern, _first in (
+    ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
+    ("bool", r"true|True|TRUE|false|False|FALSE", list("tTfF")),
+    ("int", r"[-+]?[0-9]+", list("-+0123456789")),
+    (
+        "float",
+        r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
+        list("-+.0123456789"),
+    ),
+):
+    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), _first)
+
+
+def _construct_int(loader: _Loader, node: yaml.ScalarNode) -> int:
+    return int(node.value)
+
+
+def _construct_float(loader: _Loader, node: yaml.ScalarNode) -> float:
+    text = node.value.lower()
+    return float(text.replace(".inf", "inf").replace(".nan", "nan"))
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _construct_int)
+_Loader.add_constructor("tag:yaml.org,2002:float", _construct_float)
+
+
+class _Source:
+    """A nested mapping of settings with the place that each key came from."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, Any] = {}
+        self.places: dict[Key, tuple[str | None, int | None]] = {}
+
+    def put(self, key: Key, value: Any, file: str | None, line: int | None) -> None:
+        """Set one key, and remember where it came from."""
+        block = self.values
+        for part in key[:-1]:
+            if not isinstance(block.get(part), dict):
+                block[part] = {}
+            block = block[part]
+        block[key[-1]] = value
+        self.places = {k: v for k, v in self.places.items() if k[: len(key)] != key}
+        self.places[key] = (file, line)
+
+    def place(self, key: Sequence[Any]) -> dict[str, Any]:
+        """`file` and `line` of a key, or of the nearest block around it."""
+        path = tuple(str(part) for part in key)
+        while path and path not in self.places:
+            path = path[:-1]
+        file, line = self.places.get(path, (None, None))
+        return {"file": file, "line": line}
+
+
+def load_settings(
+    path: str | Path | None = None,
+    overrides: Sequence[str] = (),
+    named: Mapping[str, Any] | None = None,
+) -> Settings:
+    """Read the settings of a run: defaults, then the YAML, then `--set`, then named options.
+
+    Args:
+        path: The training YAML, or None for the defaults.
+        overrides: Texts `section.key=value`; the value is read as YAML.
+        named: Values of named options by dotted key; None means the option was not given.
+
+    Raises:
+        ConfigError: With one problem per mistake.
+    """
+    source = _Source()
+    if path is not None:
+        _read_file(source, Path(path), prefix=())
+        _inline_model(source, Path(path).parent)
+    for text in overrides:
+        _put_override(source, text)
+    for dotted, value in (named or {}).items():
+        if value is not None:
+            source.put(tuple(dotted.split(".")), value, None, None)
+    return _validate(source)
+
+
+def settings_from_dict(values: Mapping[str, Any], file: str) -> Settings:
+    """The settings stored in a checkpoint."""
+    source = _Source()
+    for key, value in values.items():
+        source.put((key,), value, file, None)
+    return _validate(source)
+
+
+READ_BY_EVALUATION = ("data", "conditions", "task")
+"""Sections that `evaluate_yeast` takes from `--config` and `--set`; the checkpoint has the rest."""
+
+_FIXED_BY_CHECKPOINT = ("target_transform", "motif_scale", "regions_per_window")
+_FIXED_IN_FIELDS = ("kind", "drug", "drop", "c0")
+
+
+def settings_for_evaluation(
+    stored: Mapping[str, Any],
+    path: str | Path | None = None,
+    overrides: Sequence[str] = (),
+    named: Mapping[str, Any] | None = None,
+) -> Settings:
+    """The settings of a checkpoint, with what an evaluation may say about its own table on top.
+
+    Args:
+        stored: `Settings.to_dict()` from the checkpoint.
+        path: A training or evaluation YAML, of which only `READ_BY_EVALUATION` is read.
+        overrides: Texts `section.key=value` of those sections.
+        named: Values of named options by dotted key; None means the option was not given.
+
+    Raises:
+        ConfigError: Also where a key disagrees with what the model was trained with.
+    """
+    given = _Source()
+    if path is not None:
+        _read_file(given, Path(path), prefix=())
+        unknown = [key for key in given.values if key not in Settings.model_fields]
+        if unknown:
+            given.values = {key: given.values[key] for key in unknown}
+            _validate(given)
+        given.values = {k: v for k, v in given.values.items() if k in READ_BY_EVALUATION}
+    for text in overrides:
+        _put_override(given, text)
+    for dotted, value in (named or {}).items():
+        if value is not None:
+            given.put(tuple(dotted.split(".")), value, None, None)
+
+    merged = _Source()
+    for section, value in Settings.model_validate(stored).to_dict().items():
+        merged.put((section,), value, "the checkpoint", None)
+    merged.values["data"]["path"] = None
+    problems = []
+    for key in _leaves(given.values):
+        value = _value_at(given.values, key)
+        trained = _value_at(merged.values, key)
+        is_field = key[0] == "conditions" and key[-1] in _FIXED_IN_FIELDS
+        fixed = is_field or (key[0] == "data" and key[-1] in _FIXED_BY_CHECKPOINT)
+        new_field = key[:2] == ("conditions", "extra") and len(key) > 2 and trained is None
+        if key[0] not in READ_BY_EVALUATION:
+            fix = f"only {', '.join(READ_BY_EVALUATION)} can be set here"
+            what = f"{'.'.join(key)} belongs to the checkpoint"
+            problems.append(Problem(what, fix, **given.place(key)))
+        elif (fixed or new_field) and value != trained:
+            what = f"{'.'.join(key)}: {value!r} is not what the model was trained with ({trained!r})"
+            problems.append(Problem(what, "leave it out, or train anew", **given.place(key)))
+        else:
+            merged.put(key, value, *given.place(key).values())
+    if problems:
+        raise ConfigError(problems)
+    return _validate(merged)
+
+
+def _value_at(values: Any, key: Key) -> Any:
+    for part in key:
+        if not isinstance(values, dict) or part not in values:
+            return None
+        values = values[part]
+    return values
+
+
+def write_settings(settings: Settings) -> str:
+    """The effective settings as YAML text that `--config` accepts."""
+    text: str = yaml.safe_dump(settings.to_dict(), sort_keys=False, allow_unicode=True)
+    return text
+
+
+def _leaves(values: Any, key: Key = ()) -> Iterator[Key]:
+    if isinstance(values, dict) and values:
+        for name, value in values.items():
+            yield from _leaves(value, (*key, str(name)))
+    else:
+        yield key
+
+
+def _read_file(source: _Source, path: Path, prefix: Key) -> None:
+    file = str(path)
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise ConfigError(Problem("there is no such file", "check the path", file=file)) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            Problem(f"cannot be read as text: {error}", "save it as UTF-8", file=file)
+        ) from None
+    try:
+        node = yaml.compose(text, Loader=_Loader)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        raise ConfigError(
+            Problem(
+                f"is not valid YAML: {error.problem}",
+                "check indentation, colons and quotes there",
+                file=file,
+                line=None if mark is None else mark.line + 1,
+            )
+        ) from None
+    except yaml.YAMLError as error:
+        raise ConfigError(Problem(f"is not valid YAML: {error}", file=file)) from None
+    if node is None:
+        return
+    if not isinstance(node, yaml.MappingNode):
+        raise ConfigError(
+            Problem("does not hold sections", "write `section:` and its keys below", file=file)
+        )
+    _put_node(source, node, file, prefix)
+
+
+def _put_node(source: _Source, node: yaml.MappingNode, file: str, prefix: Key) -> None:
+    """Walk a composed mapping, refusing duplicate keys, and put every leaf with its line."""
+    seen: dict[str, int] = {}
+    for key_node, value_node in node.value:
+        name, line = str(key_node.value), key_node.start_mark.line + 1
+        key = (*prefix, name)
+        if name in seen:
+            raise ConfigError(
+                Problem(
+                    f"{'.'.join(key)} is given twice, first on line {seen[name]}",
+                    "keep one of the two",
+                    file=file,
+                    line=line,
+                )
+            )
+        seen[name] = line
+        if isinstance(value_node, yaml.MappingNode) and value_node.value:
+            source.put(key, {}, file, line)
+            _put_node(source, value_node, file, key)
+        else:
+            value = _construct(value_node)
+            if value is None and isinstance(value_node, yaml.ScalarNode) and not prefix:
+                value = {}  # `section:` with nothing below it: the defaults
+            source.put(key, value, file, line)
+
+
+def _construct(node: yaml.Node) -> Any:
+    loader = _Loader("")
+    try:
+        return loader.construct_object(node, deep=True)
+    finally:
+        loader.dispose()
+
+
+def _inline_model(source: _Source, folder: Path) -> None:
+    """Replace `model: some.yaml` by what that file holds."""
+    model = source.values.get("model")
+    if isinstance(model, str):
+        path = Path(model)
+        source.put(("model",), {}, **source.place(("model",)))
+        _read_file(source, path if path.is_absolute() else folder / path, prefix=("model",))
+
+
+def _put_override(source: _Source, text: str) -> None:
+    dotted, equals, raw = text.partition("=")
+    file = f"--set {text}"
+    if not equals or not dotted.strip():
+        raise ConfigError(Problem("is not section.key=value", "write it so", file=file))
+    key = tuple(dotted.strip().split("."))
+    try:
+        node = yaml.compose(raw, Loader=_Loader)
+    except yaml.YAMLError:
+        raise ConfigError(Problem(f"{raw!r} is not valid YAML", "quote it", file=file)) from None
+    if key == ("model",) and isinstance(node, yaml.ScalarNode):
+        source.put(key, node.value, file, None)
+        _inline_model(source, Path())
+        return
+    source.put(key, None if node is None else _construct(node), file, None)
+
+
+# ---------------------------------------------------------------------------------- validating
+
+
+def _validate(source: _Source) -> Settings:
+    try:
+        settings = Settings.model_validate(source.values)
+    except ValidationError as error:
+        problems = {str(p): p for p in (_problem(source, item) for item in error.errors())}
+        raise ConfigError(list(problems.values())) from None
+    problems_between = [
+        Problem(f"{dotted}: {what}", fix, **source.place(dotted.split(".")))
+        for dotted, what, fix in _contradictions(settings)
+    ]
+    if problems_between:
+        raise ConfigError(problems_between)
+    return settings
+
+
+def _problem(source: _Source, item: Any) -> Problem:
+    """One pydantic error as a line."""
+    loc = [str(part) for part in item["loc"] if str(part) not in _UNION_BRANCHES]
+    dotted, kind, value = ".".join(loc), item["type"], item.get("input")
+    place = source.place(loc)
+    if kind == "extra_forbidden":
+        prefix = "".join(f"{part}." for part in loc[:-1])
+        hint = did_you_mean(loc[-1], _names_in(loc[:-1]), prefix)
+        return Problem(f"unknown key {dotted}", hint, **place)
+    if kind == "missing":
+        return Problem(f"{dotted} is missing", "add it", **place)
+    what = item["msg"][0].lower() + item["msg"][1:]
+    return Problem(f"{dotted}: {value!r} does not fit: {what}", "change the value", **place)
+
+
+_UNION_BRANCHES = {"float", "dict[str,constrained-float]", "constrained-float"}
+
+
+def _names_in(loc: Sequence[str]) -> list[str]:
+    """The keys that a block of the YAML may have."""
+    model: type[BaseModel] = Settings
+    for part in loc:
+        field = model.model_fields.get(part)
+        if field is None:  # a name of the user's own, below conditions.extra
+            model = ExtraFieldConfig
+        elif isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            model = field.annotation
+    return list(model.model_fields)
+
+
+def _contradictions(settings: Settings) -> Iterator[tuple[str, str, str]]:
+    """Keys that do not go together: dotted key, what is wrong, what to do."""
+    transformer, head = settings.model.transformer, settings.model.head
+    training, split = settings.training, settings.split
+    if transformer.embed_dim % transformer.num_heads:
+        yield (
+            "model.transformer.embed_dim",
+            f"{transformer.embed_dim} is not a multiple of "
+            f"model.transformer.num_heads = {transformer.num_heads}",
+            "choose a multiple",
+        )
+    if transformer.positional_encoding == "sinusoidal" and transformer.embed_dim % 2:
+        yield (
+            "model.transformer.embed_dim",
+            f"{transformer.embed_dim} is odd, and sinusoidal positions need pairs",
+            "choose an even number",
+        )
+    if training.max_epochs and training.warmup_epochs >= training.max_epochs:
+        yield (
+            "training.warmup_epochs",
+            f"{training.warmup_epochs:g} is not below "
+            f"training.max_epochs = {training.max_epochs}",
+            "shorten the warm-up",
+        )
+    if settings.scheduler.min_lr > training.learning_rate:
+        yield (
+            "scheduler.min_lr",
+            f"{settings.scheduler.min_lr:g} is above "
+            f"training.learning_rate = {training.learning_rate:g}",
+            "lower it",
+        )
+    if training.loss == "poisson" and head.kind != "get":
+        yield (
+            "training.loss",
+            "poisson needs rates above zero, which model.head.kind: mlp does not give",
+            "set model.head.kind: get, or loss: huber",
+        )
+    if abs(sum(split.fractions) - 1) > 1e-6:
+        yield (
+            "split.fractions",
+            f"{split.fractions} add up to {sum(split.fractions):g}",
+            "train, val and test must add up to 1",
+        )
+    elif min(split.fractions) <= 0:
+        yield ("split.fractions", f"{split.fractions} leave a part empty", "give each a share")
+    yield from _split_contradictions(split)
+    yield from _field_contradictions(settings.conditions)
+    if settings.lora.enabled or settings.finetune.checkpoint is not None:
+        key = "lora.enabled" if settings.lora.enabled else "finetune.checkpoint"
+        yield (
+            key,
+            "LoRA and pretrained GET checkpoints are not in this version",
+            "leave it out to train from scratch",
+        )
+
+
+def _split_contradictions(split: SplitConfig) -> Iterator[tuple[str, str, str]]:
+    if (split.by == "column") != (split.column is not None):
+        yield (
+            "split.column",
+            f"split.by is {split.by} and split.column is {split.column}",
+            "split.by: column and split.column go together",
+        )
+    if (split.test or split.val) and split.by not in ("column", "chromosome"):
+        yield (
+            "split.test" if split.test else "split.val",
+            f"names groups, and split.by: {split.by} has none with names",
+            "use split.by: column or chromosome",
+        )
+    both = sorted(set(split.test) & set(split.val))
+    if both:
+        yield ("split.val", f"{', '.join(both)} also stands in split.test", "keep one of the two")
+
+
+def _field_contradictions(conditions: ConditionsConfig) -> Iterator[tuple[str, str, str]]:
+    """`conditions.extra`: a dose names its drug; and limits run upwards everywhere."""
+    for name, extra in conditions.extra.items():
+        dotted = f"conditions.extra.{name}"
+        if name in ConditionsConfig.model_fields:
+            yield (dotted, "is a standard field", f"write it as conditions.{name}")
+        if (extra.kind == "dose") != (extra.drug is not None):
+            yield (
+                f"{dotted}.drug",
+                f"kind is {extra.kind} and drug is {extra.drug}",
+                "a dose, and only a dose, names its drug field",
+            )
+        elif extra.drug is not None:
+            other = conditions.extra.get(extra.drug)
+            if extra.drug != "drug" and (other is None or other.kind != "drug"):
+                yield (
+                    f"{dotted}.drug",
+                    f"{extra.drug!r} is not a field of kind drug",
+                    f"declare conditions.extra.{extra.drug}: {{kind: drug}}",
+                )
+    standard = {
+        name: getattr(conditions, name) for name in ConditionsConfig.model_fields if name != "extra"
+    }
+    extras = {f"extra.{name}": entry for name, entry in conditions.extra.items()}
+    for name, entry in {**standard, **extras}.items():
+        for which in ("typical", "limits"):
+            low_high = getattr(entry, which)
+            if low_high is not None and low_high[0] > low_high[1]:
+                yield (f"conditions.{name}.{which}", f"{low_high} runs downwards", "swap the two")
