@@ -1,0 +1,455 @@
+"""Growth-condition fields: names, units, limits, spellings, missing values, signatures.
+
+A field is a number, a time, a category, a drug, or the dose of a drug. The standard fields stand
+in `STANDARD_FIELDS`; a laboratory adds its own under `conditions.extra` in the YAML. Numbers end
+in their canonical unit, categories in one spelling, and what was not recorded stays not recorded.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import re
+import unicodedata
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from yeast_get.config import ConditionsConfig, ExtraFieldConfig, FieldConfig
+from yeast_get.data.tables import RawTable
+from yeast_get.errors import Problem
+
+NO_DRUG = "none"
+NO_DRUG_SPELLINGS = ("none", "no drug", "no_drug", "mock", "dmso", "无", "对照")
+NOT_RECORDED = ("-", "?", "unknown", "未知", "nr", "not recorded")
+NORMALIZED = "normalized"
+"""`unit: normalized` says that the numbers are already scaled: no unit, no limits."""
+
+DEFAULT_C0 = 1e-9
+"""Reference concentration of a dose, mol/L."""
+
+
+@dataclass(frozen=True)
+class ConditionField:
+    """One growth-condition column.
+
+    Attributes:
+        name: Canonical name.
+        kind: `number`, `time`, `category`, `drug` or `dose`.
+        unit: Canonical unit in pint's words; "" for a pure number, None for text.
+        given_unit: Unit of plain numbers in the table; None means the canonical unit.
+        typical: Range outside of which a value is warned about.
+        limits: Range outside of which a value is an error.
+        headers: Other headers of this column, besides the name.
+        spellings: Canonical category by folded spelling.
+        drug: The drug field that a dose belongs to.
+        c0: Reference concentration in mol/L by drug; "" for all others.
+        molar_mass: g/mol by drug, for doses given as mass per volume.
+    """
+
+    name: str
+    kind: str
+    unit: str | None = None
+    given_unit: str | None = None
+    typical: tuple[float, float] | None = None
+    limits: tuple[float, float] | None = None
+    headers: tuple[str, ...] = ()
+    spellings: Mapping[str, str] = field(default_factory=dict)
+    drug: str | None = None
+    c0: Mapping[str, float] = field(default_factory=lambda: {"": DEFAULT_C0})
+    molar_mass: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def is_text(self) -> bool:
+        """Whether the values are words rather than numbers."""
+        return self.kind in ("category", "drug")
+
+
+_HOURS = (0.0, 2000.0)
+_INFINITY = float("inf")
+STANDARD_FIELDS = (
+    ConditionField("medium", "category", headers=("media", "培养基")),
+    ConditionField(
+        "temperature", "number", "degC", None, (20, 45), (0, 60), ("温度", "加药培养温度")
+    ),
+    ConditionField("preculture_time", "time", "hour", None, (3, 4), _HOURS, ("预培养时间",)),
+    ConditionField(
+        "preculture_temperature", "number", "degC", None, (20, 45), (0, 60), ("预培养温度",)
+    ),
+    ConditionField("preculture_od600", "number", "", None, (0, 3), (0, 100), ("预培养终点",)),
+    ConditionField("drug", "drug", headers=("药物",)),
+    ConditionField(
+        "drug_concentration", "dose", "mol/L", None, None, (0, _INFINITY), ("浓度",), drug="drug"
+    ),
+    ConditionField("drug_time", "time", "hour", None, None, _HOURS, ("加药培养时间",)),
+    ConditionField("drug_od600", "number", "", None, (0, 3), (0, 100), ("加药培养终点",)),
+    ConditionField("carbon_source", "category", headers=("碳源",)),
+    ConditionField("nitrogen_source", "category", headers=("氮源",)),
+)
+_EXTRA_UNITS = {"number": "", "time": "hour", "dose": "mol/L"}
+_EXTRA_LIMITS = {"time": _HOURS, "dose": (0.0, _INFINITY)}
+
+
+def fold(text: str) -> str:
+    """A header or category without case, width, or spaces at the ends and between words."""
+    return "_".join(unicodedata.normalize("NFKC", text).casefold().split())
+
+
+def fields_from_config(config: ConditionsConfig) -> list[ConditionField]:
+    """The fields of a run: the standard ones as the YAML changes them, then its extra ones."""
+    fields = []
+    for standard in STANDARD_FIELDS:
+        entry: FieldConfig = getattr(config, standard.name)
+        if not entry.drop:
+            fields.append(_configured(standard, entry))
+    for name, extra in config.extra.items():
+        if not extra.drop:
+            fields.append(_configured(_extra_field(name, extra), extra))
+    return fields
+
+
+def _extra_field(name: str, extra: ExtraFieldConfig) -> ConditionField:
+    return ConditionField(
+        name,
+        extra.kind,
+        unit=_EXTRA_UNITS.get(extra.kind),
+        limits=_EXTRA_LIMITS.get(extra.kind),
+        drug=extra.drug,
+    )
+
+
+def _configured(base: ConditionField, entry: FieldConfig) -> ConditionField:
+    c0 = entry.c0 if isinstance(entry.c0, dict) else {"": entry.c0 or DEFAULT_C0}
+    spellings = {fold(s): name for name, all_s in entry.categories.items() for s in [name, *all_s]}
+    if base.kind == "drug":
+        spellings = {fold(s): NO_DRUG for s in NO_DRUG_SPELLINGS} | spellings
+    return replace(
+        base,
+        given_unit=entry.unit,
+        typical=base.typical if entry.typical is None else (entry.typical[0], entry.typical[1]),
+        limits=base.limits if entry.limits is None else (entry.limits[0], entry.limits[1]),
+        headers=(*base.headers, *entry.aliases),
+        spellings=spellings,
+        c0={"": DEFAULT_C0} | c0,
+        molar_mass={fold(drug): mass for drug, mass in entry.molar_mass.items()},
+    )
+
+
+# -------------------------------------------------------------------------------------- columns
+
+
+def match_columns(headers: Iterable[str], fields: list[ConditionField]) -> dict[str, str]:
+    """Header -> field name, for the headers that name a field outright."""
+    known = {fold(name): f.name for f in fields for name in (f.name, *f.headers)}
+    return {header: known[fold(header)] for header in headers if fold(header) in known}
+
+
+def match_one_hot(headers: Iterable[str], fields: list[ConditionField]) -> dict[str, list[str]]:
+    """Field name -> its one-hot headers, such as `drug` -> [`drug_H2O2`, `drug_none`]."""
+    prefixes = {fold(name): f.name for f in fields if f.is_text for name in (f.name, *f.headers)}
+    groups: dict[str, list[str]] = {}
+    for header in headers:
+        for prefix, name in prefixes.items():
+            if fold(header).startswith(f"{prefix}_"):
+                groups.setdefault(name, []).append(header)
+                break
+    return groups
+
+
+def fold_one_hot(table: RawTable, name: str, columns: list[str]) -> tuple[pd.Series, list[Problem]]:
+    """One-hot columns back into their categories; rows that are not one-hot are problems."""
+    values = np.column_stack([table.numbers(column)[0] for column in columns])
+    is_one_hot = ((values == 0) | (values == 1)).all(axis=1) & (values.sum(axis=1) == 1)
+    problems = [
+        table.problem(
+            f"{', '.join(columns)} are not one-hot for {name}",
+            "exactly one of them must be 1 and the others 0",
+            row,
+        )
+        for row in table.frame.index[~is_one_hot]
+    ]
+    categories = [column.partition("_")[2] for column in columns]
+    chosen = np.array(categories, dtype=object)[np.nan_to_num(values).argmax(axis=1)]
+    return pd.Series(chosen, index=table.frame.index, name=name), problems
+
+
+def read_conditions(
+    table: RawTable, columns: Mapping[str, str], fields: list[ConditionField]
+) -> tuple[pd.DataFrame, list[Problem], list[str]]:
+    """The condition columns of a table in canonical names, units and spellings.
+
+    Args:
+        table: Where the columns stand.
+        columns: Field name -> header. A field without a column is recorded nowhere.
+        fields: The fields of the run.
+
+    Returns:
+        A frame with every field as a column (numbers as float64 with NaN, categories as text with
+        None), a list of problems, and a list of warnings.
+    """
+    frame = pd.DataFrame(index=table.frame.index)
+    problems: list[Problem] = []
+    warnings: list[str] = []
+    for each in sorted(fields, key=lambda f: f.kind == "dose"):  # doses need their drugs
+        header = columns.get(each.name)
+        if header is None:
+            frame[each.name] = pd.Series(
+                None if each.is_text else np.nan,
+                index=frame.index,
+                dtype=object if each.is_text else np.float64,
+            )
+        elif each.is_text:
+            frame[each.name] = _read_text(table, header, each)
+        else:
+            drugs = frame[each.drug].to_numpy() if each.drug in frame.columns else None
+            values, bad = _read_numbers(table, header, each, drugs)
+            frame[each.name] = values
+            problems += bad
+            problems += _check_limits(table, header, each, values)
+            warnings += _check_typical(each, values)
+    for each in fields:
+        if each.kind == "dose" and each.drug in frame.columns:
+            problems += _reconcile_dose(table, frame, each, columns)
+    return frame[[f.name for f in fields]], problems, warnings
+
+
+def _read_text(table: RawTable, header: str, each: ConditionField) -> pd.Series:
+    """Categories in one spelling; the first spelling met stands for all that fold to it."""
+    texts = table.text(header)
+    canonical: dict[str, str | None] = {token: None for token in NOT_RECORDED}
+    canonical.update(each.spellings)
+    out = []
+    for text in texts:
+        if text is None:
+            out.append(None)
+        else:
+            clean = unicodedata.normalize("NFKC", text).strip()
+            out.append(canonical.setdefault(fold(text), clean))
+    return pd.Series(out, index=table.frame.index, dtype=object)
+
+
+def _read_numbers(
+    table: RawTable, header: str, each: ConditionField, drugs: np.ndarray | None
+) -> tuple[np.ndarray, list[Problem]]:
+    """A column of plain numbers, or of texts such as `30 °C`, in the canonical unit."""
+    series = table.frame[header]
+    problems: list[Problem] = []
+    if pd.api.types.is_numeric_dtype(series) and each.given_unit in (None, NORMALIZED):
+        values, problems = table.numbers(header)
+        return values, problems
+    values = np.full(len(series), np.nan)
+    keys = series.astype(object).where(series.notna(), None).to_numpy()
+    pairs = [(key, None if drugs is None else drugs[i]) for i, key in enumerate(keys)]
+    parsed: dict[tuple[Any, Any], float | Problem | _NeedsMolarMass] = {}
+    by_drug: dict[str | None, list[int]] = {}
+    for i, pair in enumerate(pairs):
+        if pair[0] is None:
+            continue
+        if pair not in parsed:
+            parsed[pair] = _parse(pair[0], each, pair[1])
+        result = parsed[pair]
+        if isinstance(result, Problem):
+            problems.append(table.problem(result.what, result.fix, series.index[i], header))
+        elif isinstance(result, _NeedsMolarMass):
+            by_drug.setdefault(pair[1], []).append(i)
+        else:
+            values[i] = result
+    for drug, at in by_drug.items():
+        some = ", ".join(dict.fromkeys(str(keys[i]) for i in at[:20]))
+        rows = _row_ranges([int(series.index[i]) for i in at])
+        problems.append(
+            table.problem(
+                f"doses of {drug or 'a drug that is not named'} in mass per volume ({some}; "
+                f"rows {rows}), and its molar mass is not known",
+                f"write `conditions: {{{each.name}: {{molar_mass: {{{drug or 'DRUG'}: <g/mol>}}}}}}`"
+                " in the YAML",
+                column=header,
+            )
+        )
+    return values, problems
+
+
+def _row_ranges(rows: list[int]) -> str:
+    """Row numbers in few words: `50 to 58, 61`."""
+    runs: list[list[int]] = []
+    for row in rows:
+        if runs and row == runs[-1][1] + 1:
+            runs[-1][1] = row
+        else:
+            runs.append([row, row])
+    words = [f"{low}" if low == high else f"{low} to {high}" for low, high in runs[:10]]
+    return ", ".join(words) + (" and more" if len(runs) > 10 else "")
+
+
+MISSING_NUMBERS = ("无", "none", "None")
+
+_NUMBER = re.compile(r"^([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*(.*)$")
+
+
+class _NeedsMolarMass(Exception):
+    """A dose in mass per volume of a drug whose molar mass the YAML does not give."""
+
+
+def _parse(
+    cell: Any, each: ConditionField, drug: str | None
+) -> float | Problem | _NeedsMolarMass:
+    """One cell in the canonical unit, or what is wrong with it."""
+    text = unicodedata.normalize("NFKC", str(cell)).strip()
+    if text.casefold() in NOT_RECORDED or text in MISSING_NUMBERS:
+        return float("nan")
+    match = _NUMBER.match(text)
+    if match is None:
+        return Problem(f"{text!r} is not a number for {each.name}", "write a number and its unit")
+    number, unit = float(match[1]), match[2].strip()
+    if not np.isfinite(number):
+        return Problem(f"{text!r} is not a finite number", "correct the cell")
+    if each.given_unit == NORMALIZED:
+        if unit:
+            what = f"{text!r} has a unit, and {each.name} is declared as normalized"
+            return Problem(what, "remove one of the two")
+        return number
+    try:
+        return _to_canonical(number, unit or each.given_unit, each, drug)
+    except _NeedsMolarMass as need:
+        return need
+    except ValueError as error:
+        return Problem(f"{text!r} {error}", f"the canonical unit is {each.unit or 'none'}")
+
+
+def _to_canonical(number: float, unit: str | None, each: ConditionField, drug: str | None) -> float:
+    """Convert with pint; a mass per volume becomes molar by the drug's molar mass."""
+    if unit is None or unit == each.unit:
+        return number
+    import pint
+
+    registry = _registry()
+    try:
+        quantity = registry.Quantity(number, registry.parse_units(_clean_unit(unit)))
+    except Exception:  # pint raises many kinds, tokenizer errors among them
+        raise ValueError(f"has a unit that is not known: {unit!r}") from None
+    try:
+        return float(quantity.to(each.unit or "dimensionless").magnitude)
+    except pint.DimensionalityError:
+        if each.kind == "dose" and quantity.check("[mass]/[volume]"):
+            mass = None if drug is None else each.molar_mass.get(fold(drug))
+            if number == 0:
+                return 0.0
+            if mass is None:
+                raise _NeedsMolarMass from None
+            return float(quantity.to("g/L").magnitude) / mass
+        raise ValueError(f"is in {unit}, which is no unit of {each.name}") from None
+
+
+@functools.cache
+def _registry() -> Any:
+    import pint
+
+    return pint.UnitRegistry()
+
+
+_UNIT_WORDS = {"c": "degC", "°c": "degC", "k": "kelvin", "f": "degF", "°f": "degF", "hrs": "hour"}
+
+
+def _clean_unit(unit: str) -> str:
+    """A unit as pint spells it."""
+    unit = unit.replace("μ", "µ").replace("°C", "degC").replace("°", "deg")
+    return _UNIT_WORDS.get(unit.casefold(), unit)
+
+
+def _check_limits(
+    table: RawTable, header: str, each: ConditionField, values: np.ndarray
+) -> list[Problem]:
+    if each.limits is None or each.given_unit == NORMALIZED:
+        return []
+    low, high = each.limits
+    with np.errstate(invalid="ignore"):
+        bad = (values < low) | (values > high)
+    unit = f" {each.unit}" if each.unit else ""
+    return [
+        table.problem(
+            f"{value:g}{unit} is outside {low:g} to {high:g} for {each.name}",
+            f"correct it, or set conditions.{each.name}.limits or .unit",
+            row,
+            header,
+        )
+        for row, value in zip(table.frame.index[bad], values[bad], strict=True)
+    ]
+
+
+def _check_typical(each: ConditionField, values: np.ndarray) -> list[str]:
+    if each.typical is None or each.given_unit == NORMALIZED:
+        return []
+    low, high = each.typical
+    with np.errstate(invalid="ignore"):
+        odd = values[(values < low) | (values > high)]
+    if not len(odd):
+        return []
+    some = ", ".join(f"{value:g}" for value in np.unique(odd)[:5])
+    return [
+        f"{each.name}: {len(odd)} value{'s' if len(odd) > 1 else ''} outside the usual "
+        f"{low:g} to {high:g} ({some})"
+    ]
+
+
+def _reconcile_dose(
+    table: RawTable, frame: pd.DataFrame, each: ConditionField, columns: Mapping[str, str]
+) -> list[Problem]:
+    """Make drug and dose agree: dose zero is no drug, no drug is dose zero."""
+    assert each.drug is not None
+    drug, dose = frame[each.drug].to_numpy(dtype=object), frame[each.name].to_numpy().copy()
+    blank = np.array([value is None for value in drug], dtype=bool)
+    none = drug == NO_DRUG
+    positive = np.nan_to_num(dose) > 0
+    problems = [
+        table.problem(
+            f"{each.drug} is {'blank' if is_blank else 'none'} and {each.name} is {value:g} mol/L",
+            f"name the drug, or set {each.name} to 0",
+            row,
+            columns.get(each.name),
+        )
+        for row, value, is_blank in zip(
+            table.frame.index[positive & (blank | none)],
+            dose[positive & (blank | none)],
+            blank[positive & (blank | none)],
+            strict=True,
+        )
+    ]
+    zero = dose == 0
+    frame[each.drug] = pd.Series(np.where(zero, NO_DRUG, drug), index=frame.index, dtype=object)
+    frame[each.name] = np.where(none, 0.0, dose)
+    return problems
+
+
+# ----------------------------------------------------------------------------------- signatures
+
+
+def signatures(conditions: pd.DataFrame) -> np.ndarray:
+    """The condition signature of each row, as a 64-bit hash [rows] int64.
+
+    Two samples have one signature exactly where all recorded fields are alike, numbers to six
+    significant digits. A field that is recorded nowhere does not count, so that a table with and
+    one without such a column agree.
+    """
+    names = sorted(conditions.columns)
+    cells = [conditions[name].to_numpy(dtype=object) for name in names]
+    known: dict[tuple[Any, ...], int] = {}
+    out = np.empty(len(conditions), dtype=np.int64)
+    for i, row in enumerate(zip(*cells, strict=True)):
+        recorded = tuple(
+            (name, float(f"{value:.6g}") if isinstance(value, float) else value)
+            for name, value in zip(names, row, strict=True)
+            if value is not None and value == value  # NaN differs from itself
+        )
+        if recorded not in known:
+            known[recorded] = stable_hash(json.dumps(recorded, ensure_ascii=False))
+        out[i] = known[recorded]
+    return out
+
+
+def stable_hash(text: str) -> int:
+    """A signed 64-bit hash of a text, the same on every machine."""
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), signed=True)

@@ -1,0 +1,378 @@
+"""FeatureSchema: what is learned about the columns from training rows, and nothing else.
+
+Vocabularies, scales, means for missing values, the target's transform. It travels in the
+checkpoint as plain Python, so that a new table enters the model exactly as the training table did.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from yeast_get.batch import DOSE_NOT_RECORDED, NONE, UNKNOWN, InputSizes
+from yeast_get.config import Settings
+from yeast_get.data.conditions import DEFAULT_C0, NO_DRUG
+from yeast_get.data.expression_data import ExpressionData
+from yeast_get.errors import DataError, Problem
+
+_TRANSFORMS = {
+    "none": (lambda y: y, lambda z: z),
+    "log1p": (np.log1p, np.expm1),
+    "log2p1": (lambda y: np.log1p(y) / np.log(2), lambda z: np.expm1(z * np.log(2))),
+    "log10p1": (lambda y: np.log1p(y) / np.log(10), lambda z: np.expm1(z * np.log(10))),
+}
+
+
+@dataclass
+class SampleInputs:
+    """The conditions of every sample as the model takes them (see `Batch` for the meanings)."""
+
+    number: np.ndarray  # [S,Cn] float32
+    present: np.ndarray  # [S,Cn] float32
+    category: np.ndarray  # [S,Cc] int64
+    drug: np.ndarray  # [S,Cd] int64
+    dose: np.ndarray  # [S,Cd] float32
+
+
+@dataclass
+class FeatureSchema:
+    """Everything that was fitted on the training rows.
+
+    Attributes:
+        motif_names: Motif columns, in the order of the model's input.
+        region_feature_names: The other region features, which follow the motifs.
+        center: Mean that stands for a missing value, per feature column.
+        offset: Subtracted from each feature column.
+        scale: Divides each feature column.
+        with_presence: Indices of feature columns with gaps in training, which get a presence
+            column at the end.
+        accessibility: center, offset, scale, and 1 with a presence column; None without.
+        numbers: Per numeric or time field: name, kind, mean, SD.
+        categories: Vocabulary of each category field; index 1 is its first word.
+        drugs: Drug fields and the dose field of each (None without).
+        drug_vocabulary: Names of the drugs; index 2 is its first.
+        c0: Reference concentration in mol/L: per dose field by drug, "" for all others.
+        target_names: The targets.
+        target_transform: Name of the transform.
+        target_mean: Mean of the transformed training targets; 0 where not standardised.
+        target_sd: Their SD; 1 where not standardised.
+        known_regions: Hashes of training regions that have an identity; empty without.
+    """
+
+    motif_names: list[str]
+    region_feature_names: list[str]
+    center: list[float]
+    offset: list[float]
+    scale: list[float]
+    with_presence: list[int]
+    accessibility: dict[str, float] | None
+    numbers: list[dict[str, Any]]
+    categories: dict[str, list[str]]
+    drugs: dict[str, str | None]
+    drug_vocabulary: list[str]
+    c0: dict[str, dict[str, float]]
+    target_names: list[str]
+    target_transform: str
+    target_mean: list[float]
+    target_sd: list[float]
+    known_regions: list[int] = field(default_factory=list)
+
+    # ----------------------------------------------------------------------------------- fitting
+
+    @classmethod
+    def fit(cls, data: ExpressionData, train: np.ndarray, settings: Settings) -> FeatureSchema:
+        """Learn the schema from the observations where `train` [N] is True.
+
+        Raises:
+            DataError: Where the targets do not suit the transform, the head or the loss.
+        """
+        regions = np.unique(data.region_index[train])
+        samples = np.unique(data.sample_index[train])
+        center, offset, scale, gaps = _fit_features(
+            data.motif[regions], len(data.motif_names), settings.data.motif_scale
+        )
+        mean, sd = _fit_target(data, train, settings)
+        conditions = data.conditions.iloc[samples]
+        kinds = {f.name: f.kind for f in data.fields}
+        dose_of = {f.drug: f.name for f in data.fields if f.kind == "dose"}
+        drugs = {name: dose_of.get(name) for name, kind in kinds.items() if kind == "drug"}
+        drug_words = {word for name in drugs for word in conditions[name].dropna()} - {NO_DRUG}
+        return cls(
+            motif_names=data.motif_names,
+            region_feature_names=data.region_feature_names,
+            center=center.tolist(),
+            offset=offset.tolist(),
+            scale=scale.tolist(),
+            with_presence=np.flatnonzero(gaps).tolist(),
+            accessibility=_fit_accessibility(data, regions, settings.data.motif_scale),
+            numbers=[
+                _fit_number(name, kind, conditions[name])
+                for name, kind in kinds.items()
+                if kind in ("number", "time")
+            ],
+            categories={
+                name: sorted(conditions[name].dropna().unique())
+                for name, kind in kinds.items()
+                if kind == "category"
+            },
+            drugs=drugs,
+            drug_vocabulary=sorted(drug_words),
+            c0={f.name: dict(f.c0) for f in data.fields if f.kind == "dose"},
+            target_names=data.target_names,
+            target_transform=settings.data.target_transform,
+            target_mean=mean,
+            target_sd=sd,
+            known_regions=(
+                data.region_hash[regions].tolist() if settings.model.region_identity.enabled else []
+            ),
+        )
+
+    # --------------------------------------------------------------------------------- inputs
+
+    def sizes(self) -> InputSizes:
+        """What the model must know."""
+        columns = 0
+        if self.accessibility is not None:
+            columns = 1 + int(self.accessibility["presence"])
+        return InputSizes(
+            region_features=len(self.offset) + len(self.with_presence),
+            accessibility=columns,
+            numbers=[each["name"] for each in self.numbers],
+            categories={name: len(words) + 1 for name, words in self.categories.items()},
+            drugs=list(self.drugs),
+            drug_vocabulary=len(self.drug_vocabulary) + 2,
+            targets=len(self.target_names),
+            known_regions=len(self.known_regions),
+        )
+
+    def region_inputs(self, data: ExpressionData) -> np.ndarray:
+        """[P,M] float32: features of the table by name, imputed and scaled, then presence bits.
+
+        Raises:
+            DataError: Where the table lacks a feature that the model was trained on.
+        """
+        wanted = [*self.motif_names, *self.region_feature_names]
+        at = {name: i for i, name in enumerate([*data.motif_names, *data.region_feature_names])}
+        missing = [name for name in wanted if name not in at]
+        if missing:
+            some = ", ".join(missing[:8]) + (" ..." if len(missing) > 8 else "")
+            raise DataError(
+                Problem(
+                    f"lacks {len(missing)} of the {len(wanted)} region features that the model "
+                    f"was trained on: {some}",
+                    "add these columns",
+                    file=data.source,
+                )
+            )
+        raw = data.motif[:, [at[name] for name in wanted]]
+        blank = np.isnan(raw)
+        filled = np.where(blank, np.array(self.center, dtype=np.float32), raw)
+        scaled = (filled - np.array(self.offset, np.float32)) / np.array(self.scale, np.float32)
+        return np.concatenate([scaled, ~blank[:, self.with_presence]], axis=1, dtype=np.float32)
+
+    def accessibility_inputs(self, data: ExpressionData) -> np.ndarray:
+        """[P,1,A] or [P,S,A] float32: presence bit where the schema has one, then the value."""
+        if self.accessibility is None:
+            return np.zeros((data.num_regions, 1, 0), dtype=np.float32)
+        if data.accessibility is None:
+            what = "has no accessibility, which the model was trained on"
+            raise DataError(Problem(what, "add the column accessibility", file=data.source))
+        raw = data.accessibility.reshape(data.num_regions, -1, 1)
+        fitted = self.accessibility
+        blank = np.isnan(raw)
+        filled = np.where(blank, np.float32(fitted["center"]), raw)
+        scaled = (filled - np.float32(fitted["offset"])) / np.float32(fitted["scale"])
+        if not fitted["presence"]:
+            return scaled.astype(np.float32)
+        return np.concatenate([~blank, scaled], axis=2, dtype=np.float32)
+
+    def absent_motif(self) -> np.ndarray:
+        """[M] float32: what a motif score of zero looks like to the model; NaN for all else."""
+        out = np.full(len(self.offset) + len(self.with_presence), np.nan, dtype=np.float32)
+        motifs = len(self.motif_names)
+        out[:motifs] = -np.array(self.offset[:motifs]) / np.array(self.scale[:motifs])
+        return out
+
+    def sample_inputs(self, data: ExpressionData) -> SampleInputs:
+        """The conditions of every sample of a table; what was never seen is `UNKNOWN`."""
+        table = data.conditions
+        blank = pd.Series(np.nan, index=table.index)
+        numbers, present = [], []
+        for each in self.numbers:
+            raw = table.get(each["name"], blank).to_numpy(np.float64)
+            here = ~np.isnan(raw)
+            z = (_number_scale(raw, each["kind"]) - each["mean"]) / each["sd"]
+            numbers.append(np.where(here, z, 0.0))
+            present.append(here)
+        none = pd.Series(None, index=table.index, dtype=object)
+        category = [
+            _indices(table.get(name, none), words, first=1)
+            for name, words in self.categories.items()
+        ]
+        drug, dose = [], []
+        for name, dose_name in self.drugs.items():
+            words = table.get(name, none)
+            drug.append(_indices(words, self.drug_vocabulary, first=2))
+            drug[-1][(words == NO_DRUG).to_numpy()] = NONE
+            amount = blank if dose_name is None else table.get(dose_name, blank)
+            dose.append(self._dose(amount.to_numpy(np.float64), words, dose_name))
+            dose[-1][drug[-1] == NONE] = 0.0
+        return SampleInputs(
+            number=_stack(numbers, len(table), np.float32),
+            present=_stack(present, len(table), np.float32),
+            category=_stack(category, len(table), np.int64),
+            drug=_stack(drug, len(table), np.int64),
+            dose=_stack(dose, len(table), np.float32),
+        )
+
+    def _dose(self, amount: np.ndarray, drug: pd.Series, dose_name: str | None) -> np.ndarray:
+        """log10(1 + c/c0) / log10(1 + 1/c0), mol/L; -1 where the dose was not recorded."""
+        by_drug = self.c0.get(dose_name or "", {})
+        default = by_drug.get("", DEFAULT_C0)
+        c0 = np.array([by_drug.get(word, default) for word in drug], dtype=np.float64)
+        with np.errstate(invalid="ignore"):
+            scaled = np.log1p(amount / c0) / np.log1p(1 / c0)
+        return np.where(np.isnan(amount), DOSE_NOT_RECORDED, scaled)
+
+    def unseen(self, data: ExpressionData) -> list[str]:
+        """What the table holds that training did not: categories and drugs, in words."""
+        said = []
+        vocabularies = self.categories | dict.fromkeys(self.drugs, [*self.drug_vocabulary, NO_DRUG])
+        for name, words in vocabularies.items():
+            if name in data.conditions:
+                values = data.conditions[name].dropna()
+                new = sorted(set(values) - set(words))
+                if new:
+                    count = int(values.isin(new).sum())
+                    said.append(
+                        f"{name}: {', '.join(new[:5])} in {count} samples was never seen in "
+                        "training and counts as unknown"
+                    )
+        return said
+
+    def region_vocab(self, data: ExpressionData) -> np.ndarray:
+        """[P] int64: identity of each region, 0 where it was not trained on."""
+        at = {value: i + 1 for i, value in enumerate(self.known_regions)}
+        return np.array([at.get(int(value), 0) for value in data.region_hash], dtype=np.int64)
+
+    # --------------------------------------------------------------------------------- targets
+
+    def to_model(self, target: np.ndarray) -> np.ndarray:
+        """Targets in units of the input [...,T] -> model space, float32."""
+        forward = _TRANSFORMS[self.target_transform][0]
+        z = (forward(np.asarray(target, np.float64)) - self.target_mean) / self.target_sd
+        return z.astype(np.float32)
+
+    def to_input_units(self, y: np.ndarray) -> np.ndarray:
+        """Predictions of the model [...,T] -> units of the input, float64."""
+        backward = _TRANSFORMS[self.target_transform][1]
+        out: np.ndarray = backward(np.asarray(y, np.float64) * self.target_sd + self.target_mean)
+        return out
+
+    # ------------------------------------------------------------------------------ travelling
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain Python."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> FeatureSchema:
+        """Back from plain Python."""
+        return cls(**values)
+
+
+def _fit_features(
+    values: np.ndarray, num_motifs: int, motif_scale: str
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Center, offset, scale and "has gaps" of each column, over training regions [P',M+F].
+
+    Motifs are scaled as asked; the other region features are always standardised.
+    """
+    values = values.astype(np.float64)
+    blank = np.isnan(values)
+    count = (~blank).sum(axis=0).clip(min=1)
+    mean = np.where(blank, 0.0, values).sum(axis=0) / count
+    sd = np.sqrt(np.where(blank, 0.0, (values - mean) ** 2).sum(axis=0) / count)
+    peak = np.where(blank, 0.0, np.abs(values)).max(axis=0, initial=0.0)
+    offset, scale = mean.copy(), sd.copy()
+    if motif_scale == "max":
+        offset[:num_motifs], scale[:num_motifs] = 0.0, peak[:num_motifs]
+    elif motif_scale == "none":
+        offset[:num_motifs], scale[:num_motifs] = 0.0, 1.0
+    scale[scale < 1e-8 * np.maximum(peak, 1e-30)] = 1.0
+    return mean, offset, scale, blank.any(axis=0)
+
+
+def _fit_accessibility(
+    data: ExpressionData, regions: np.ndarray, motif_scale: str
+) -> dict[str, float] | None:
+    """Accessibility is one more column of GET's input and is scaled as the motifs are."""
+    if data.accessibility is None:
+        return None
+    values = data.accessibility[regions].reshape(-1, 1)
+    center, offset, scale, gaps = _fit_features(values, 1, motif_scale)
+    return {
+        "center": float(center[0]),
+        "offset": float(offset[0]),
+        "scale": float(scale[0]),
+        "presence": float(gaps[0]),
+    }
+
+
+def _number_scale(values: np.ndarray, kind: str) -> np.ndarray:
+    """Times span minutes to days and enter as log10(1 + minutes); other numbers as they are."""
+    return np.log10(1 + 60 * values) if kind == "time" else values
+
+
+def _fit_number(name: str, kind: str, values: pd.Series) -> dict[str, Any]:
+    known = _number_scale(values.dropna().to_numpy(np.float64), kind)
+    mean = float(known.mean()) if len(known) else 0.0
+    sd = float(known.std()) if len(known) else 0.0
+    return {"name": name, "kind": kind, "mean": mean, "sd": sd if sd > 1e-9 else 1.0}
+
+
+def _fit_target(
+    data: ExpressionData, train: np.ndarray, settings: Settings
+) -> tuple[list[float], list[float]]:
+    """Mean and SD of the transformed training targets, or 0 and 1 where rates are predicted."""
+    name = settings.data.target_transform
+    rates = settings.model.head.kind == "get" or settings.training.loss == "poisson"
+    with np.errstate(invalid="ignore"):
+        negative = (data.target < 0).any(axis=1)
+    if negative.any() and (name != "none" or rates):
+        reason = f"data.target_transform: {name}" if name != "none" else "model.head.kind: get"
+        first = int(np.flatnonzero(negative)[0])
+        raise DataError(
+            Problem(
+                f"{int(negative.sum())} targets are below zero (the first is "
+                f"{np.nanmin(data.target[first]):g}), which {reason} cannot take",
+                "use target_transform: none and the mlp head with mse or huber",
+                file=data.source,
+                row=int(data.row[first]),
+            )
+        )
+    y = _TRANSFORMS[name][0](data.target[train].astype(np.float64))
+    count = np.maximum((~np.isnan(y)).sum(axis=0), 1)
+    mean = np.nansum(y, axis=0) / count
+    sd = np.sqrt(np.nansum((y - mean) ** 2, axis=0) / count)
+    if (sd == 0).any():
+        what = "all training targets are the same number"
+        raise DataError(Problem(what, "there is nothing to learn from them", file=data.source))
+    if rates:
+        return [0.0] * len(mean), [1.0] * len(mean)
+    return mean.tolist(), sd.tolist()
+
+
+def _indices(words: pd.Series, vocabulary: list[str], first: int) -> np.ndarray:
+    at = {word: i + first for i, word in enumerate(vocabulary)}
+    return np.array([at.get(word, UNKNOWN) for word in words], dtype=np.int64)
+
+
+def _stack(columns: list[np.ndarray], rows: int, dtype: Any) -> np.ndarray:
+    if not columns:
+        return np.zeros((rows, 0), dtype=dtype)
+    return np.stack(columns, axis=1).astype(dtype)

@@ -1,0 +1,298 @@
+"""Which observations train, validate and test: by region, condition, both, chromosome, column.
+
+Groups never straddle two parts. Replicates share a condition signature, so a split by condition
+never has one replicate in training and the other in the test; regions with identical feature rows,
+or that overlap by more than half of the shorter, are one group.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
+
+from yeast_get.config import SplitConfig
+from yeast_get.data.expression_data import ExpressionData
+from yeast_get.errors import DataError, Problem
+
+PARTS = ("train", "val", "test", "unused")
+TRAIN, VAL, TEST, UNUSED, NEW = 0, 1, 2, 3, 4
+PART_NAMES = (*PARTS, "new")
+"""Names by code. `new` are rows of another table that the training table did not hold."""
+
+
+def make_split(data: ExpressionData, config: SplitConfig) -> np.ndarray:
+    """Part of every observation [N] uint8, as `split` asks for; unmeasured ones are `unused`.
+
+    Raises:
+        DataError: Where the table has too few groups for the split, or not the column.
+    """
+    rng = np.random.default_rng(config.seed)
+    if config.by == "region":
+        part = _assign(region_groups(data), data.region_index, config, rng)
+    elif config.by == "condition":
+        part = _assign(_codes(data.signature), data.sample_index, config, rng)
+    elif config.by == "region_and_condition":
+        by_region = _assign(region_groups(data), data.region_index, config, rng)
+        by_condition = _assign(_codes(data.signature), data.sample_index, config, rng)
+        part = np.where(by_region == by_condition, by_region, np.uint8(UNUSED))
+    elif config.by == "chromosome":
+        part = _by_name(data, data.chrom[data.region_index], "chrom", config, rng)
+    elif config.by == "column":
+        column = config.column or ""
+        part = _by_name(data, data.column(column), column, config, rng)
+    else:
+        cell = data.region_index.astype(np.int64) * data.num_samples
+        cell += _codes(data.signature)[data.sample_index]
+        part = _assign(_codes(cell), np.arange(len(cell)), config, rng)
+    part = np.where(data.measured, part, np.uint8(UNUSED))
+    _check_parts(data, part, config)
+    return part
+
+
+def region_groups(data: ExpressionData) -> np.ndarray:
+    """Group of every region [P]: identical feature rows, or overlap above half of the shorter."""
+    features = [np.nan_to_num(data.motif, nan=-1e30)]
+    if data.accessibility is not None:
+        access = data.accessibility.reshape(data.num_regions, -1)
+        features.append(np.nan_to_num(access, nan=-1e30))
+    rows = np.ascontiguousarray(np.concatenate(features, axis=1))
+    alike = _codes(rows.view(np.dtype((np.void, rows.dtype.itemsize * rows.shape[1]))).ravel())
+    first = np.full(alike.max() + 1, len(alike))
+    np.minimum.at(first, alike, np.arange(len(alike)))
+    left, right = _overlaps(data)
+    left = np.concatenate([left, np.arange(len(alike))])
+    right = np.concatenate([right, first[alike]])
+    graph = coo_matrix((np.ones(len(left)), (left, right)), shape=(len(alike), len(alike)))
+    groups: np.ndarray = connected_components(graph, directed=False)[1]
+    return groups
+
+
+def _overlaps(data: ExpressionData) -> tuple[np.ndarray, np.ndarray]:
+    """Pairs of regions that overlap by more than half of the shorter."""
+    placed = np.isfinite(data.start) & np.isfinite(data.end)
+    left: list[int] = []
+    right: list[int] = []
+    for chrom in {name for name in data.chrom[placed] if name is not None}:
+        on_it = np.flatnonzero(placed & (data.chrom == chrom))
+        on_it = on_it[np.argsort(data.start[on_it], kind="stable")]
+        start, end = data.start[on_it], data.end[on_it]
+        for i in range(len(on_it)):
+            j = i + 1
+            while j < len(on_it) and start[j] < end[i]:
+                shorter = min(end[i] - start[i], end[j] - start[j])
+                if min(end[i], end[j]) - start[j] > shorter / 2:
+                    left.append(int(on_it[i]))
+                    right.append(int(on_it[j]))
+                j += 1
+    return np.array(left, dtype=np.int64), np.array(right, dtype=np.int64)
+
+
+def _codes(values: np.ndarray) -> np.ndarray:
+    codes: np.ndarray = np.unique(values, return_inverse=True)[1].reshape(-1)
+    return codes
+
+
+def _assign(
+    group_of_unit: np.ndarray, unit: np.ndarray, config: SplitConfig, rng: np.random.Generator
+) -> np.ndarray:
+    """Deal whole groups out to the parts so that each comes near its share of observations."""
+    group = group_of_unit[unit]
+    size = np.bincount(group, minlength=group_of_unit.max() + 1)
+    return _deal(size, config, rng)[group]
+
+
+def _deal(size: np.ndarray, config: SplitConfig, rng: np.random.Generator) -> np.ndarray:
+    """Part of every group: in random order, each to the part that lacks most of its share."""
+    target = np.array(config.fractions) * size.sum()
+    filled = np.zeros(3)
+    part = np.zeros(len(size), dtype=np.uint8)
+    for group in rng.permutation(len(size)):
+        lacking = (target - filled) / target
+        part[group] = int(lacking.argmax())
+        filled[part[group]] += size[group]
+    return part
+
+
+def _by_name(
+    data: ExpressionData,
+    names: np.ndarray,
+    column: str,
+    config: SplitConfig,
+    rng: np.random.Generator,
+) -> np.ndarray:
+    """Groups are the values of a column; some may be named for test and val outright."""
+    blank = np.array([name is None for name in names], dtype=bool)
+    if blank.any():
+        what = f"{blank.sum()} observations have no {column}, by which the table is split"
+        raise DataError(Problem(what, "fill it in", file=data.source, column=column))
+    values, group = np.unique(names.astype(str), return_inverse=True)
+    named = set(config.test) | set(config.val)
+    unknown = sorted(named - set(values))
+    if unknown:
+        what = f"split names {', '.join(unknown)}, which {column} does not hold"
+        known = ", ".join(values[:20])
+        raise DataError(Problem(what, f"it holds {known}", file=data.source, column=column))
+    if set(values) <= {"train", "val", "test"} and not named:
+        of_value = np.array([PARTS.index(value) for value in values], dtype=np.uint8)
+        return of_value[group]
+    part = np.full(len(values), TRAIN, dtype=np.uint8)
+    free = np.array([value not in named for value in values])
+    size = np.bincount(group, minlength=len(values))
+    if config.test and config.val:
+        pass  # all other groups train
+    elif named:  # deal the other part out of what is left
+        shares = [config.fractions[0], 0.0 if config.val else config.fractions[1], 0.0]
+        shares[2] = 0.0 if config.test else config.fractions[2]
+        total = sum(shares)
+        rest = config.model_copy(update={"fractions": [max(s / total, 1e-12) for s in shares]})
+        part[free] = _deal(size[free], rest, rng)
+    else:
+        part = _deal(size, config, rng)
+    part[np.isin(values, config.val)] = VAL
+    part[np.isin(values, config.test)] = TEST
+    return part[group]
+
+
+def _check_parts(data: ExpressionData, part: np.ndarray, config: SplitConfig) -> None:
+    empty = [name for code, name in enumerate(PARTS[:3]) if not (part == code).any()]
+    if empty:
+        raise DataError(
+            Problem(
+                f"split.by: {config.by} leaves {' and '.join(empty)} without a measured value",
+                "the table has too few groups for it; split in another way or add data",
+                file=data.source,
+            )
+        )
+
+
+def split_line(data: ExpressionData, part: np.ndarray, config: SplitConfig) -> str:
+    """One sentence on what the split holds out, and how much of the test part is known."""
+    test, train = part == TEST, part == TRAIN
+    known_region = np.zeros(data.num_regions, dtype=bool)
+    known_region[data.region_index[train]] = True
+    codes = _codes(data.signature)
+    known_condition = np.zeros(codes.max() + 1, dtype=bool)
+    known_condition[codes[data.sample_index[train]]] = True
+    cells = data.region_index.astype(np.int64) * len(known_condition) + codes[data.sample_index]
+    region = known_region[data.region_index[test]]
+    condition = known_condition[codes[data.sample_index[test]]]
+    both = np.isin(cells[test], np.unique(cells[train]))
+    counts = ", ".join(
+        f"{name} {int((part == code).sum()):,}" for code, name in enumerate(PARTS[:3])
+    )
+    left_out = int((data.measured & (part == UNUSED)).sum())
+    counts += f", left out {left_out:,}" if left_out else ""
+    return (
+        f"split by {config.column if config.by == 'column' else config.by}: {counts} "
+        f"measured observations; {conditions_line(data)}; of the test rows "
+        f"{region.mean():.1%} have their region in training, {condition.mean():.1%} their "
+        f"condition, {both.mean():.1%} the very pair of the two"
+    )
+
+
+def conditions_line(data: ExpressionData) -> str:
+    """How many conditions the samples are, replicates counted once."""
+    blank = data.conditions.isna().all(axis=1).to_numpy()
+    conditions = len(np.unique(data.signature[~blank]))
+    line = f"{data.num_samples} samples are {conditions} conditions"
+    return f"{line} ({int(blank.sum())} samples have none recorded)" if blank.any() else line
+
+
+@dataclass
+class TrainedRows:
+    """What a checkpoint remembers of its table: hashes of ids and the part of every row.
+
+    Attributes:
+        region_hash: [P] int64 hashes of region ids.
+        sample_hash: [S] int64 hashes of sample ids.
+        signature: [S] int64 condition signatures.
+        part: [N] uint8.
+        cell: [N] int64, region * S + sample of each row; None where the rows are the full grid.
+    """
+
+    region_hash: np.ndarray
+    sample_hash: np.ndarray
+    signature: np.ndarray
+    part: np.ndarray
+    cell: np.ndarray | None
+
+    @classmethod
+    def of(cls, data: ExpressionData, part: np.ndarray) -> TrainedRows:
+        """Remember a table and its split."""
+        cell = None
+        if not data.is_grid:
+            cell = data.region_index.astype(np.int64) * data.num_samples + data.sample_index
+        return cls(data.region_hash, data.sample_hash, data.signature, part.copy(), cell)
+
+    def parts_of(self, data: ExpressionData) -> np.ndarray:
+        """Part of every observation of another table [N] uint8.
+
+        A row with the region and the sample of a row here has that row's part. A row whose region
+        and condition signature were trained on under another sample id is `train`, and likewise
+        `val` and `test`; every other row is `new`.
+        """
+        table = self._table(len(self.sample_hash), np.arange(len(self.sample_hash)))
+        region = _positions(self.region_hash, data.region_hash)[data.region_index]
+        sample = _positions(self.sample_hash, data.sample_hash)[data.sample_index]
+        part = _look_up(table, region, sample)
+        values, codes = np.unique(self.signature, return_inverse=True)
+        by_signature = self._table(len(values), codes.reshape(-1))
+        signature = _positions(values, data.signature)[data.sample_index]
+        return np.where(part == NEW, _look_up(by_signature, region, signature), part)
+
+    def _table(self, width: int, column_of_sample: np.ndarray) -> np.ndarray:
+        """[P,width] uint8: the part of each cell; training wins, then val, then test."""
+        samples = len(self.sample_hash)
+        cell = np.arange(len(self.part)) if self.cell is None else self.cell
+        region, column = cell // samples, column_of_sample[cell % samples]
+        table = np.full((len(self.region_hash), width), NEW, dtype=np.uint8)
+        np.minimum.at(table, (region, column), self.part)
+        return table
+
+    def overlap(self, data: ExpressionData) -> dict[str, Any]:
+        """How much of another table was trained on: rows, regions, condition signatures."""
+        part = self.parts_of(data)
+        cell = np.arange(len(self.part)) if self.cell is None else self.cell
+        cell = cell[self.part == TRAIN]
+        samples = len(self.sample_hash)
+        regions = np.isin(data.region_hash, self.region_hash[np.unique(cell // samples)])
+        known = np.unique(self.signature[np.unique(cell % samples)])
+        signatures = np.unique(data.signature)
+        counts = {name: int((part == code).sum()) for code, name in enumerate(PART_NAMES)}
+        return {
+            "rows": len(part),
+            "rows_by_part": counts,
+            "regions": data.num_regions,
+            "regions_in_training": int(regions.sum()),
+            "conditions": len(signatures),
+            "conditions_in_training": int(np.isin(signatures, known).sum()),
+        }
+
+    def to_dict(self) -> dict[str, Any]:
+        """Tensors, for the checkpoint."""
+        import torch
+
+        out = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        return {k: None if v is None else torch.from_numpy(v.copy()) for k, v in out.items()}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> TrainedRows:
+        """Back from the checkpoint."""
+        return cls(**{k: None if v is None else v.numpy() for k, v in values.items()})
+
+
+def _positions(known: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """Index of each wanted hash among the known ones, -1 where it is not there."""
+    order = np.argsort(known, kind="stable")
+    at = np.searchsorted(known[order], wanted).clip(max=len(known) - 1)
+    return np.where(known[order][at] == wanted, order[at], -1)
+
+
+def _look_up(table: np.ndarray, row: np.ndarray, column: np.ndarray) -> np.ndarray:
+    found = table[row, column]
+    return np.where((row >= 0) & (column >= 0), found, np.uint8(NEW))

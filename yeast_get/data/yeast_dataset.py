@@ -1,0 +1,297 @@
+"""YeastDataset: windows of regions in samples, gathered by index into batches.
+
+Region features, accessibility, conditions and targets each live once, on the device where they
+fit; a batch is an index gather. A window is R regions of one chromosome in one sample; with
+R = 1 it is one observation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from yeast_get.batch import DOSE_NOT_RECORDED, UNKNOWN, Batch
+from yeast_get.config import AugmentationConfig
+from yeast_get.data.expression_data import ExpressionData
+from yeast_get.data.features import FeatureSchema
+from yeast_get.errors import DataError, Problem
+
+
+@dataclass
+class Windows:
+    """W windows of R regions.
+
+    Attributes:
+        region: [W,R] int32 row of the region table, -1 = padding.
+        sample: [W] int32.
+        observation: [W,R] int32 (int64 for very large tables), -1 = none.
+    """
+
+    region: np.ndarray
+    sample: np.ndarray
+    observation: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.sample)
+
+
+class WindowPlan:
+    """Cuts a table into windows: with a random offset for training, always alike otherwise."""
+
+    def __init__(self, data: ExpressionData, regions_per_window: int) -> None:
+        """Sort the regions along their chromosomes.
+
+        Raises:
+            DataError: Where windows are asked for and a region has no coordinates.
+        """
+        self.data, self.size = data, regions_per_window
+        self.chromosomes: list[np.ndarray] = []
+        if regions_per_window == 1:
+            return
+        unplaced = [
+            i
+            for i in range(data.num_regions)
+            if data.chrom[i] is None or not np.isfinite(data.start[i])
+        ]
+        if unplaced:
+            some = ", ".join(data.region_id[unplaced[:5]])
+            raise DataError(
+                Problem(
+                    f"{len(unplaced)} regions have no chromosome or start ({some})",
+                    "data.regions_per_window above 1 needs columns chrom, start and end",
+                    file=data.source,
+                )
+            )
+        for chrom in sorted(set(data.chrom)):
+            on_it = np.flatnonzero(data.chrom == chrom)
+            self.chromosomes.append(on_it[np.argsort(data.start[on_it], kind="stable")])
+        self._lookup = np.full((data.num_regions, data.num_samples), -1, dtype=np.int32)
+        self._lookup[data.region_index, data.sample_index] = np.arange(data.num_observations)
+
+    def windows(self, wanted: np.ndarray, rng: np.random.Generator | None = None) -> Windows:
+        """Windows that hold at least one wanted observation.
+
+        Args:
+            wanted: [N] bool.
+            rng: Draws the offset of each chromosome and sample; None cuts from the first region,
+                so that every observation stands in exactly one window.
+        """
+        data = self.data
+        if self.size == 1:
+            at = np.flatnonzero(wanted)
+            region = data.region_index[at].reshape(-1, 1)
+            return Windows(region, data.sample_index[at], at.astype(np.int32).reshape(-1, 1))
+        regions, samples = [], []
+        for order in self.chromosomes:
+            for sample in range(data.num_samples):
+                offset = 0 if rng is None else int(rng.integers(self.size))
+                cut = _cut(order, self.size, offset)
+                regions.append(cut)
+                samples.append(np.full(len(cut), sample, dtype=np.int32))
+        region, sample_of = np.concatenate(regions), np.concatenate(samples)
+        observation = self._lookup[region, sample_of[:, None]]
+        observation[region < 0] = -1
+        keep = (np.append(wanted, False)[observation]).any(axis=1)
+        return Windows(region[keep], sample_of[keep], observation[keep])
+
+
+def _cut(order: np.ndarray, size: int, offset: int) -> np.ndarray:
+    """Regions of one chromosome in windows [W,R], -1 for the padding at both ends."""
+    padded = np.concatenate([np.full(offset, -1), order])
+    padded = np.concatenate([padded, np.full(-len(padded) % size, -1)])
+    return padded.reshape(-1, size).astype(np.int32)
+
+
+class YeastDataset(Dataset[Batch]):
+    """Gathers the batch of any windows of one table.
+
+    Args:
+        data: The table.
+        schema: Fitted on the training rows of the table that the model was trained on.
+        regions_per_window: R.
+        device: Where the tensors live.
+        augmentation: Noise for training; None for none.
+        seed: Seed of that noise.
+    """
+
+    def __init__(
+        self,
+        data: ExpressionData,
+        schema: FeatureSchema,
+        regions_per_window: int = 1,
+        device: torch.device | str = "cpu",
+        augmentation: AugmentationConfig | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.plan = WindowPlan(data, regions_per_window)
+        self.augmentation = augmentation
+        self.device = torch.device(device)
+        self.num_samples = data.num_samples
+        samples = schema.sample_inputs(data)
+        self.motif = self._put(schema.region_inputs(data))  # [P,M]
+        self.absent = self._put(schema.absent_motif())  # [M]
+        self.accessibility = self._put(schema.accessibility_inputs(data))  # [P,1|S,A]
+        self.region_vocab = self._put(schema.region_vocab(data))  # [P]
+        self.number, self.present = self._put(samples.number), self._put(samples.present)
+        self.category = self._put(samples.category)
+        self.drug, self.dose = self._put(samples.drug), self._put(samples.dose)
+        self.target = self._put(np.nan_to_num(schema.to_model(data.target)))  # [N,T]
+        self.measured = self._put(~np.isnan(data.target))  # [N,T]
+        fields = self.number.shape[1] + self.category.shape[1] + self.drug.shape[1]
+        columns = max(len(self.absent), fields, 1)
+        self.noise = None if augmentation is None else _Noise(seed, columns, self.device)
+        self.wanted = torch.zeros(data.num_observations, dtype=torch.bool, device=self.device)
+        self.windows = Windows(*(np.zeros((0, 1), dtype=np.int32) for _ in range(3)))
+
+    def _put(self, values: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(np.ascontiguousarray(values)).to(self.device)
+
+    def use(
+        self, wanted: np.ndarray, epoch: int = 0, rng: np.random.Generator | None = None
+    ) -> None:
+        """Choose the observations [N] bool to go through, and cut their windows."""
+        self.windows = self.plan.windows(wanted, rng)
+        self.wanted = self._put(wanted)
+        if self.noise is not None:
+            self.noise.epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self.windows)
+
+    def __getitem__(self, at: np.ndarray) -> Batch:
+        """The batch of windows `at` [B]."""
+        windows = self.windows
+        region = self._put(windows.region[at].astype(np.int64))  # [B,R]
+        sample = self._put(windows.sample[at].astype(np.int64))  # [B]
+        observation = self._put(windows.observation[at].astype(np.int64))  # [B,R]
+        real, row = region >= 0, region.clamp(min=0)
+        of_sample = sample if self.accessibility.shape[1] > 1 else torch.zeros_like(sample)
+        known = observation.clamp(min=0)
+        scored = (observation >= 0) & self.wanted[known]
+        mask = scored.unsqueeze(-1) & self.measured[known]
+        batch = Batch(
+            motif=self.motif[row] * real.unsqueeze(-1),
+            accessibility=self.accessibility[row, of_sample.unsqueeze(1)] * real.unsqueeze(-1),
+            region_mask=real,
+            region_index=region,
+            region_vocab=self.region_vocab[row] * real,
+            condition_number=self.number[sample],
+            condition_present=self.present[sample],
+            condition_category=self.category[sample],
+            drug=self.drug[sample],
+            dose=self.dose[sample],
+            target=self.target[known] * mask,
+            target_mask=mask,
+            observation_index=torch.where(scored, observation, -1),
+        )
+        self._augment(batch, row * self.num_samples + sample.unsqueeze(1))
+        return batch
+
+    def _augment(self, batch: Batch, cell: torch.Tensor) -> None:
+        """Noise on a batch, a function of seed, epoch and cell [B,R] (region, sample) alone."""
+        config, noise = self.augmentation, self.noise
+        if config is None or noise is None:
+            return
+        real = batch.region_mask.unsqueeze(-1)
+        is_motif = ~torch.isnan(self.absent)
+        if config.motif_dropout:
+            gone = noise.uniform(cell, len(self.absent), 1) < config.motif_dropout
+            batch.motif = torch.where(gone & is_motif & real, self.absent, batch.motif)
+        if config.motif_noise:
+            added = noise.normal(cell, len(self.absent), 2) * config.motif_noise
+            batch.motif = batch.motif + added * (is_motif & real)
+        if config.accessibility_noise and batch.accessibility.shape[-1]:
+            added = noise.normal(cell, 1, 4) * config.accessibility_noise * real
+            *rest, value = batch.accessibility.split(1, dim=-1)
+            batch.accessibility = torch.cat([*rest, value + added], dim=-1)
+        if config.condition_dropout:
+            self._drop_conditions(batch, noise, cell[:, 0], config.condition_dropout)
+
+    @staticmethod
+    def _drop_conditions(
+        batch: Batch, noise: _Noise, cell: torch.Tensor, probability: float
+    ) -> None:
+        """Make conditions unrecorded at random, so that UNKNOWN is trained."""
+        sizes = [x.shape[1] for x in (batch.condition_number, batch.condition_category, batch.drug)]
+        keep = noise.uniform(cell, sum(sizes), 6) >= probability
+        number, category, drug = keep.split(sizes, dim=-1)
+        batch.condition_number = batch.condition_number * number
+        batch.condition_present = batch.condition_present * number
+        batch.condition_category = torch.where(category, batch.condition_category, UNKNOWN)
+        batch.drug = torch.where(drug, batch.drug, UNKNOWN)
+        batch.dose = torch.where(drug, batch.dose, DOSE_NOT_RECORDED)
+
+
+class _Noise:
+    """Random numbers as a function of seed, epoch, cell and stream.
+
+    A bank of numbers is drawn once from the seed; every cell takes a run of it from an offset that
+    is a hash of epoch, cell and stream.
+    """
+
+    SIZE = 1 << 20
+
+    def __init__(self, seed: int, columns: int, device: torch.device) -> None:
+        generator = torch.Generator().manual_seed(seed)
+        self.uniforms = torch.rand(self.SIZE + columns, generator=generator).to(device)
+        self.normals = torch.randn(self.SIZE + columns, generator=generator).to(device)
+        self.epoch = 0
+
+    def uniform(self, cell: torch.Tensor, columns: int, stream: int) -> torch.Tensor:
+        """[..., columns] in [0, 1)."""
+        return self.uniforms.unfold(0, columns, 1)[self._offset(cell, stream)]
+
+    def normal(self, cell: torch.Tensor, columns: int, stream: int) -> torch.Tensor:
+        """[..., columns] standard normal."""
+        return self.normals.unfold(0, columns, 1)[self._offset(cell, stream)]
+
+    def _offset(self, cell: torch.Tensor, stream: int) -> torch.Tensor:
+        key = torch.tensor(self.epoch * 16 + stream, dtype=torch.int64, device=cell.device)
+        return _mix(cell + _mix(key)) & (self.SIZE - 1)
+
+
+def _mix(x: torch.Tensor) -> torch.Tensor:
+    """The finaliser of splitmix64 (Steele et al., 2014), on wrapping int64."""
+    x = x - 0x61C8864680B583EB
+    x = (x ^ ((x >> 30) & 0x3FFFFFFFF)) * -0x40A7B892E31B1A47
+    x = (x ^ ((x >> 27) & 0x1FFFFFFFFF)) * -0x6B2FB644ECCEEE15
+    return x ^ ((x >> 31) & 0x1FFFFFFFF)
+
+
+class EpochSampler(Sampler[np.ndarray]):
+    """Positions of windows, a batch at a time: shuffled by seed and epoch, or in order.
+
+    Args:
+        count: Number of windows.
+        batch_size: Windows per batch.
+        rng: Shuffles; None keeps the order.
+        first_batch: Batches to leave out at the start, where an epoch is taken up again.
+    """
+
+    def __init__(
+        self,
+        count: int,
+        batch_size: int,
+        rng: np.random.Generator | None = None,
+        first_batch: int = 0,
+    ) -> None:
+        order = np.arange(count) if rng is None else rng.permutation(count)
+        self.batches = [order[i : i + batch_size] for i in range(0, count, batch_size)]
+        self.batches = self.batches[first_batch:]
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        return iter(self.batches)
+
+
+def batches(
+    dataset: YeastDataset, sampler: EpochSampler, num_workers: int = 0
+) -> DataLoader[Batch]:
+    """A loader of whole batches; workers only help where the tensors stay in host memory."""
+    return DataLoader(dataset, sampler=sampler, batch_size=None, num_workers=num_workers)
