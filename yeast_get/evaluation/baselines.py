@@ -1,0 +1,330 @@
+"""Four baselines that know no motif: what a model has to beat.
+
+They are fitted on training rows only and kept as fitted numbers, so that they travel with a
+checkpoint and speak of any table. Regions and conditions are known by 64-bit keys.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+
+NAMES = ("global mean", "region mean", "condition mean", "additive")
+"""The baselines, in the order of every table that shows them."""
+
+MAX_SWEEPS = 1000
+TOLERANCE = 1e-8
+"""The additive fit ends when no effect changes by more than this share of the targets' SD."""
+
+NO_EFFECT = 1e-12
+"""A share of the effects that a sweep takes off at most where the data cannot tell them apart."""
+
+
+@dataclass(frozen=True)
+class Baselines:
+    """Fitted baselines for T targets, in the unit of the targets they were fitted on.
+
+    Attributes:
+        global_mean: [T] float64, NaN for a target that no training row measures.
+        region_keys: [P] int64, the regions that were trained on, ascending.
+        region_means: [P,T], NaN where the region has no measured value of that target.
+        region_effects: [P,T], 0 there.
+        condition_keys: [S] int64, the conditions that were trained on, ascending.
+        condition_means: [S,T], as `region_means`.
+        condition_effects: [S,T], as `region_effects`.
+        one_dimensional: Whether the targets were [n], so that predictions are too.
+    """
+
+    global_mean: np.ndarray
+    region_keys: np.ndarray
+    region_means: np.ndarray
+    region_effects: np.ndarray
+    condition_keys: np.ndarray
+    condition_means: np.ndarray
+    condition_effects: np.ndarray
+    one_dimensional: bool
+
+    def predict(
+        self, region_key: np.ndarray, condition_key: np.ndarray
+    ) -> dict[str, np.ndarray | None]:
+        """What each baseline says of some rows.
+
+        Args:
+            region_key: [n] int64, as in `fit`.
+            condition_key: [n] int64, as in `fit`.
+
+        Returns:
+            For each of `NAMES`, [n,T] float64 ([n] if fitted on [n]), or None where the baseline
+            has nothing to say, see `undefined_reason`. A row whose region (condition) was not
+            trained on gets the global mean, and in "additive" no region (condition) effect.
+
+        Raises:
+            ValueError: If the two keys differ in length.
+        """
+        if len(region_key) != len(condition_key):
+            raise ValueError(f"{len(region_key)} region keys, {len(condition_key)} condition keys")
+        region, region_known = _find(self.region_keys, region_key)
+        condition, condition_known = _find(self.condition_keys, condition_key)
+        some_region, some_condition = bool(region_known.any()), bool(condition_known.any())
+        if np.isnan(self.global_mean).any():
+            return dict.fromkeys(NAMES)
+        base = np.broadcast_to(self.global_mean, (len(region), len(self.global_mean)))
+        said: dict[str, np.ndarray | None] = dict.fromkeys(NAMES)
+        said["global mean"] = self._shape(base.copy())
+        if some_region:
+            said["region mean"] = self._shape(
+                _look_up(self.region_means, region, region_known, base)
+            )
+        if some_condition:
+            said["condition mean"] = self._shape(
+                _look_up(self.condition_means, condition, condition_known, base)
+            )
+        if some_region or some_condition:
+            nothing = np.zeros_like(base)
+            effect = _look_up(self.region_effects, region, region_known, nothing)
+            effect += _look_up(self.condition_effects, condition, condition_known, nothing)
+            said["additive"] = self._shape(base + effect)
+        return said
+
+    def undefined_reason(self, name: str) -> str:
+        """Why `predict` gave None for the baseline `name`.
+
+        Raises:
+            KeyError: If there is no baseline of that name.
+        """
+        reasons = {
+            "global mean": "no training row has a measured value",
+            "region mean": "none of the regions was trained on",
+            "condition mean": "none of the growth conditions was trained on",
+            "additive": "none of the regions and none of the growth conditions was trained on",
+        }
+        reason = reasons[name]
+        if not np.isnan(self.global_mean).any():
+            return reason
+        if np.isnan(self.global_mean).all():
+            return reasons["global mean"]
+        return "one of the targets has no measured value in the training rows"
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fitted numbers as plain Python and tensors, for `torch.load(weights_only=True)`."""
+        import torch
+
+        stored: dict[str, Any] = {}
+        for field in fields(self):
+            value = getattr(self, field.name)
+            stored[field.name] = torch.tensor(value) if isinstance(value, np.ndarray) else value
+        return stored
+
+    @classmethod
+    def from_dict(cls, stored: Mapping[str, Any]) -> Baselines:
+        """The baselines that `to_dict` stored, with the same numbers.
+
+        Raises:
+            KeyError: If a part is missing.
+        """
+        values = {field.name: stored[field.name] for field in fields(cls)}
+        one_dimensional = bool(values.pop("one_dimensional"))
+        arrays = {name: value.cpu().numpy().copy() for name, value in values.items()}
+        return cls(one_dimensional=one_dimensional, **arrays)
+
+    def _shape(self, values: np.ndarray) -> np.ndarray:
+        return values[:, 0] if self.one_dimensional else values
+
+
+def fit(y: np.ndarray, region_key: np.ndarray, condition_key: np.ndarray) -> Baselines:
+    """Fit the four baselines; give it training rows only.
+
+    The additive baseline is the two-way least-squares fit y ~ global + region + condition, whose
+    region effects and condition effects are each zero on average over the rows. Where regions
+    and conditions fall into blocks that share no row, the condition effects are zero on average
+    in each block.
+
+    Args:
+        y: [n] or [n,T], NaN = not measured.
+        region_key: [n] int64, a hash of each row's region.
+        condition_key: [n] int64, a hash of each row's growth condition.
+
+    Raises:
+        ValueError: If the lengths differ or a measured value is infinite.
+    """
+    values = np.asarray(y, dtype=np.float64)
+    if not len(values) == len(region_key) == len(condition_key):
+        raise ValueError(
+            f"{len(values)} targets, {len(region_key)} region keys, "
+            f"{len(condition_key)} condition keys"
+        )
+    if np.isinf(values).any():
+        raise ValueError("a measured value is infinite")
+    one_dimensional = values.ndim == 1
+    table = values[:, None] if one_dimensional else values
+    trained = ~np.isnan(table).all(axis=1)
+    table = table[trained]
+    region_keys, region = _codes(np.asarray(region_key)[trained])
+    condition_keys, condition = _codes(np.asarray(condition_key)[trained])
+    columns = [
+        _fit_target(column, region, len(region_keys), condition, len(condition_keys))
+        for column in table.T
+    ]
+    overall, region_means, region_effects, condition_means, condition_effects = (
+        np.stack(parts, axis=-1) for parts in zip(*columns, strict=True)
+    )
+    return Baselines(
+        overall,
+        region_keys,
+        region_means,
+        region_effects,
+        condition_keys,
+        condition_means,
+        condition_effects,
+        one_dimensional,
+    )
+
+
+def compare(
+    model_summary: Mapping[str, Any], baseline_summaries: Mapping[str, Mapping[str, Any] | None]
+) -> dict[str, Any]:
+    """By how much the model beats the best baseline, on the same rows.
+
+    Args:
+        model_summary: What `metrics.summarise` says of the model.
+        baseline_summaries: The same of each baseline by name; None for an undefined one.
+
+    Returns:
+        "name", the baseline with the highest pooled Pearson correlation, and "pearson", the
+        model's correlation less that one's; each None where undefined, with "pearson_reason".
+    """
+    pooled = {name: _pooled(summary) for name, summary in baseline_summaries.items()}
+    defined = {name: value for name, value in pooled.items() if value is not None}
+    if not defined:
+        reason = "no baseline has a defined Pearson correlation"
+        return {"name": None, "pearson": None, "pearson_reason": reason}
+    best = max(defined, key=lambda name: defined[name])
+    own = _pooled(model_summary)
+    if own is None:
+        reason = "the model has no defined Pearson correlation"
+        return {"name": best, "pearson": None, "pearson_reason": reason}
+    return {"name": best, "pearson": own - defined[best]}
+
+
+def _pooled(summary: Mapping[str, Any] | None) -> float | None:
+    """The pooled Pearson correlation of a summary, if it has one."""
+    overall = None if summary is None else summary.get("overall")
+    return None if overall is None else overall.get("pearson")
+
+
+def _codes(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The distinct keys, ascending, and the place among them of each row's key."""
+    distinct, code = np.unique(keys.astype(np.int64, copy=False), return_inverse=True)
+    return distinct, code
+
+
+def _find(known_keys: np.ndarray, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The place of each key among the known ones, and whether it is one of them."""
+    wanted = np.asarray(keys, dtype=np.int64)
+    if not len(known_keys):
+        return np.zeros(len(wanted), dtype=np.intp), np.zeros(len(wanted), dtype=bool)
+    distinct, code = _codes(wanted)
+    place = np.minimum(np.searchsorted(known_keys, distinct), len(known_keys) - 1)
+    return place[code], (known_keys[place] == distinct)[code]
+
+
+def _look_up(
+    table: np.ndarray, place: np.ndarray, known: np.ndarray, otherwise: np.ndarray
+) -> np.ndarray:
+    """The table's rows [n,T] where they are known and not NaN, else `otherwise`."""
+    result = otherwise.copy()
+    if known.any():
+        found = table[place]
+        np.copyto(result, found, where=known[:, None] & ~np.isnan(found))
+    return result
+
+
+def _fit_target(
+    column: np.ndarray, region: np.ndarray, regions: int, condition: np.ndarray, conditions: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Global mean, region means and effects, condition means and effects of one target."""
+    measured = ~np.isnan(column)
+    if not measured.any():
+        nothing = [np.full(size, fill) for size in (regions, conditions) for fill in (np.nan, 0.0)]
+        return (np.array(np.nan), *nothing)  # type: ignore[return-value]
+    value, region, condition = column[measured], region[measured], condition[measured]
+    overall = value.mean()
+    rest = value - overall
+    region_rest = _level_means(rest, region, regions)
+    condition_rest = _level_means(rest, condition, conditions)
+    region_effects, condition_effects = _two_way(rest, region, regions, condition, conditions)
+    return (
+        np.array(overall),
+        region_rest + overall,
+        region_effects,
+        condition_rest + overall,
+        condition_effects,
+    )
+
+
+def _level_means(value: np.ndarray, code: np.ndarray, levels: int) -> np.ndarray:
+    """The mean of each level, NaN for a level without a value."""
+    count = np.bincount(code, minlength=levels)
+    total = np.bincount(code, weights=value, minlength=levels)
+    return np.divide(total, count, out=np.full(levels, np.nan), where=count > 0)
+
+
+def _two_way(
+    rest: np.ndarray, region: np.ndarray, regions: int, condition: np.ndarray, conditions: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Least-squares effects of `rest` ~ region + condition.
+
+    A sweep of backfitting sets each region's effect to the mean of what the conditions leave,
+    then each condition's to the mean of what the regions leave. Its slow convergence on
+    unbalanced data is mended by conjugate gradients on the sweep (in the inner product that
+    weighs a condition by its rows), which lead to the same effects.
+    """
+    from scipy.sparse import coo_matrix
+
+    rows = coo_matrix((np.ones(len(rest)), (region, condition)), shape=(regions, conditions))
+    cells = rows.tocsr()
+    by_condition = cells.T.tocsr()
+    region_count = np.maximum(np.bincount(region, minlength=regions), 1)
+    weight = np.maximum(np.bincount(condition, minlength=conditions), 1)
+    region_mean = np.nan_to_num(_level_means(rest, region, regions))
+    condition_mean = np.nan_to_num(_level_means(rest, condition, conditions))
+
+    def what_regions_explain(region_effect: np.ndarray) -> np.ndarray:
+        return by_condition @ region_effect / weight
+
+    def swept(effect: np.ndarray) -> np.ndarray:
+        """How much a sweep would take off the condition effects, for data of all zeros."""
+        return effect - what_regions_explain(cells @ effect / region_count)
+
+    start = condition_mean - what_regions_explain(region_mean)
+    tolerance = TOLERANCE * float(rest.std())
+    effect = _conjugate_gradients(swept, start, weight, tolerance)
+    effect = effect - np.average(effect, weights=np.bincount(condition, minlength=conditions))
+    region_effect = region_mean - cells @ effect / region_count
+    region_effect[np.bincount(region, minlength=regions) == 0] = 0.0
+    return region_effect, effect
+
+
+def _conjugate_gradients(
+    operator: Any, start: np.ndarray, weight: np.ndarray, tolerance: float
+) -> np.ndarray:
+    """Solve operator(effect) = start, where the operator is symmetric in the weights' product."""
+    effect = np.zeros_like(start)
+    residual, direction = start, start
+    square = float(weight @ residual**2)
+    for _ in range(MAX_SWEEPS):
+        image = operator(direction)
+        curvature = float(weight @ (direction * image))
+        if curvature <= NO_EFFECT * square:
+            break
+        step = square / curvature
+        effect = effect + step * direction
+        residual = residual - step * image
+        if np.abs(step * direction).max() < tolerance:
+            break
+        before, square = square, float(weight @ residual**2)
+        direction = residual + square / before * direction
+    return effect

@@ -1,0 +1,121 @@
+"""Permutation importance: how much the score drops when one input is shuffled.
+
+A region feature is shuffled among the regions of the table, a condition field among its samples,
+and the score is taken on held-out observations. The idea is Breiman's (2001), as scikit-learn
+implements it for plain matrices; here the two factors of the table are shuffled apart.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import torch
+
+from yeast_get.data.expression_data import ExpressionData
+from yeast_get.data.features import FeatureSchema
+from yeast_get.data.yeast_dataset import YeastDataset
+from yeast_get.evaluation.inference import run
+from yeast_get.evaluation.metrics import score
+from yeast_get.model.yeast_model import YeastModel
+
+
+def permutation_importance(
+    model: YeastModel,
+    data: ExpressionData,
+    dataset: YeastDataset,
+    schema: FeatureSchema,
+    wanted: np.ndarray,
+    *,
+    rows: int,
+    repeats: int,
+    batch_size: int,
+    seed: int,
+    precision: str = "fp32",
+) -> pd.DataFrame:
+    """Drop in pooled Pearson r on at most `rows` of the wanted observations, per input.
+
+    Args:
+        model: The model.
+        data: The table.
+        dataset: Of that table, without augmentation. It is given back as it was.
+        schema: The schema.
+        wanted: [N] bool, the held-out observations.
+        rows: Observations to score on, drawn at random (whole windows).
+        repeats: Shuffles per input.
+        batch_size: Windows per batch.
+        seed: Seed of the draws; the order of the inputs does not matter.
+        precision: As in `training.precision`.
+
+    Returns:
+        feature, kind, importance_mean, importance_std and importance_1..K, largest first.
+    """
+    dataset.use(_some(dataset, wanted & data.measured, rows, np.random.default_rng(seed)))
+    measured = dataset.wanted.cpu().numpy()
+    y_true = data.target[measured]
+
+    def pearson() -> float:
+        y_pred = schema.to_input_units(run(model, dataset, batch_size, precision)[measured])
+        return score(y_true, y_pred)["pearson"] or 0.0
+
+    whole = pearson()
+    table = []
+    for i, (name, kind, tensors) in enumerate(_inputs(dataset, schema)):
+        drops = []
+        for k in range(repeats):
+            rng = np.random.default_rng([seed, i, k])
+            kept = [(tensor, columns, tensor[..., columns].clone()) for tensor, columns in tensors]
+            order = torch.from_numpy(rng.permutation(len(tensors[0][0]))).to(dataset.device)
+            try:
+                if any((part != part[:1]).any() for _, _, part in kept):
+                    for tensor, columns, part in kept:
+                        tensor[..., columns] = part[order]
+                    drops.append(whole - pearson())
+                else:  # constant: shuffling changes nothing
+                    drops.append(0.0)
+            finally:
+                for tensor, columns, part in kept:
+                    tensor[..., columns] = part
+        table.append([name, kind, float(np.mean(drops)), float(np.std(drops)), *drops])
+    names = ["feature", "kind", "importance_mean", "importance_std"]
+    names += [f"importance_{k + 1}" for k in range(repeats)]
+    frame = pd.DataFrame(table, columns=names)
+    return frame.sort_values("importance_mean", ascending=False, kind="stable", ignore_index=True)
+
+
+def _some(
+    dataset: YeastDataset, wanted: np.ndarray, rows: int, rng: np.random.Generator
+) -> np.ndarray:
+    """A mask [N] of about `rows` wanted observations, in whole windows."""
+    windows = dataset.plan.windows(wanted)
+    in_window = np.append(wanted, False)[windows.observation]  # index -1 reads the last, False
+    order = rng.permutation(len(windows))
+    enough = np.cumsum(in_window[order].sum(axis=1))
+    chosen = order[: int(np.searchsorted(enough, rows)) + 1]
+    mask = np.zeros(len(wanted), dtype=bool)
+    mask[windows.observation[chosen][in_window[chosen]]] = True
+    return mask
+
+
+def _inputs(
+    dataset: YeastDataset, schema: FeatureSchema
+) -> list[tuple[str, str, list[tuple[torch.Tensor, list[int]]]]]:
+    """Name, kind, and the columns of the dataset's tensors that hold it, per input."""
+    out: list[tuple[str, str, list[tuple[torch.Tensor, list[int]]]]] = []
+    names = [*schema.motif_names, *schema.region_feature_names]
+    presence = {j: len(names) + i for i, j in enumerate(schema.with_presence)}
+    for j, name in enumerate(names):
+        kind = "motif" if j < len(schema.motif_names) else "region feature"
+        columns = [j, presence[j]] if j in presence else [j]
+        out.append((name, kind, [(dataset.motif, columns)]))
+    if schema.accessibility is not None:
+        columns = list(range(dataset.accessibility.shape[-1]))
+        out.append(("accessibility", "accessibility", [(dataset.accessibility, columns)]))
+    for j, each in enumerate(schema.numbers):
+        pair = [(dataset.number, [j]), (dataset.present, [j])]
+        out.append((each["name"], "condition", pair))
+    for j, name in enumerate(schema.categories):
+        out.append((name, "condition", [(dataset.category, [j])]))
+    for j, (name, dose) in enumerate(schema.drugs.items()):
+        both = name if dose is None else f"{name} and {dose}"
+        out.append((both, "condition", [(dataset.drug, [j]), (dataset.dose, [j])]))
+    return out

@@ -1,0 +1,74 @@
+"""Predictions of a model for any observations of a table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+
+from yeast_get.data.yeast_dataset import EpochSampler, YeastDataset, batches
+from yeast_get.model.yeast_model import YeastModel
+
+
+def autocast_dtype(precision: str, device: torch.device) -> torch.dtype | None:
+    """The reduced precision to compute in, None for float32.
+
+    `auto` is bfloat16 on a GPU that has it and float32 elsewhere.
+    """
+    if precision == "auto":
+        has_bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported()
+        return torch.bfloat16 if has_bf16 else None
+    return {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+
+
+@contextmanager
+def evaluating(model: torch.nn.Module) -> Iterator[None]:
+    """Eval mode without gradients; the mode is given back as it was, even after an error."""
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        model.train(was_training)
+
+
+def predict(
+    model: YeastModel,
+    dataset: YeastDataset,
+    wanted: np.ndarray,
+    batch_size: int,
+    precision: str = "fp32",
+) -> np.ndarray:
+    """Predict each wanted observation once.
+
+    Args:
+        model: On the device to compute on.
+        dataset: Without augmentation.
+        wanted: [N] bool.
+        batch_size: Windows per batch.
+        precision: As in `training.precision`.
+
+    Returns:
+        [N,T] float32 in model space, NaN where not wanted.
+    """
+    dataset.use(wanted)
+    return run(model, dataset, batch_size, precision)
+
+
+def run(
+    model: YeastModel, dataset: YeastDataset, batch_size: int, precision: str = "fp32"
+) -> np.ndarray:
+    """Predict the observations that the dataset is set to; see `predict`."""
+    device = next(model.parameters()).device
+    dtype = autocast_dtype(precision, device)
+    out = np.full(tuple(dataset.target.shape), np.nan, dtype=np.float32)
+    with evaluating(model), torch.autocast(device.type, dtype, enabled=dtype is not None):
+        for batch in batches(dataset, EpochSampler(len(dataset), batch_size)):
+            prediction = model(batch.to(device)).float()
+            scored = batch.observation_index >= 0
+            at = batch.observation_index[scored].cpu().numpy()
+            out[at] = prediction[scored.to(device)].cpu().numpy()
+    return out

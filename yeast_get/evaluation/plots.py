@@ -1,0 +1,362 @@
+"""The plots of a run, each drawn from the CSV files of the run folder alone.
+
+Every function reads a CSV file, writes a picture of 1600 x 1200 pixels (whole or not at all) and
+returns the figure. Figures are objects of their own: pyplot and its global state stay untouched.
+"""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from yeast_get.evaluation import metrics
+from yeast_get.run_dir import atomic
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+BLUE, ORANGE, GREEN, VERMILLION = "#0072B2", "#E69F00", "#009E73", "#D55E00"
+PURPLE, SKY = "#CC79A7", "#56B4E9"
+GREY = "#666666"
+"""Colours of Okabe and Ito, which colour-blind readers can tell apart, and a grey."""
+
+KIND_COLOURS = {
+    "motif": BLUE,
+    "region feature": PURPLE,
+    "accessibility": GREEN,
+    "condition": ORANGE,
+}
+OTHER_COLOUR = SKY
+
+SIZE_INCHES = (1600 / 150, 1200 / 150)
+DPI = 150
+MOST_POINTS = 3000
+"""Above so many points a plot shows how many fall into each cell."""
+
+LONGEST_NAME = 32
+CJK_FONTS = ("Noto Sans CJK SC", "Noto Sans SC", "WenQuanYi Zen Hei", "WenQuanYi Micro Hei")
+
+
+def plot_scatter(predictions_csv: str | Path, png: str | Path, part: str) -> Figure:
+    """Measured against predicted expression of one part, with the line y = x.
+
+    Args:
+        predictions_csv: The run's predictions.csv; two strands are pooled.
+        png: The picture to write.
+        part: A value of the column "split", or "all" for every row.
+
+    Raises:
+        ValueError: If the file lacks a column.
+    """
+    values, strands = _read_predictions(predictions_csv, part, ("y_true", "y_pred"))
+    figure = _figure()
+    if not len(values):
+        return _say(figure, png, f"no measured rows in part {part}")
+    _draw_scatter(figure, values, part, strands)
+    return _write(figure, png)
+
+
+def scatter_image(y_true: np.ndarray, y_pred: np.ndarray, part: str) -> np.ndarray:
+    """The same picture of values [N,T] in memory (for TensorBoard), [height,width,3] uint8."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    values = np.stack([y_true.ravel(), y_pred.ravel()], axis=1).astype(np.float64)
+    figure = _figure(dpi=60)
+    _draw_scatter(figure, values[np.isfinite(values).all(axis=1)], part, 1)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+
+
+def _draw_scatter(figure: Figure, values: np.ndarray, part: str, strands: int) -> None:
+    true, pred = values.T
+    axes = figure.add_subplot()
+    limits = _limits(values)
+    axes.plot(limits, limits, color=GREY, linestyle="--", linewidth=1.2, label="y = x", zorder=3)
+    _cloud(figure, axes, true, pred, (*limits, *limits))
+    axes.set(xlim=limits, ylim=limits, aspect="equal")
+    axes.set(xlabel="measured expression", ylabel="predicted expression")
+    _title(axes, part, len(values), strands)
+    axes.legend(loc="lower right")
+    scores = metrics.score(true, pred)
+    lines = [_named("Pearson r", scores["pearson"]), _named("R²", scores["r2"])]
+    _corner_box(axes, "\n".join(lines))
+
+
+def plot_residuals(predictions_csv: str | Path, png: str | Path, part: str) -> Figure:
+    """Residuals (measured less predicted) against predictions, and their histogram.
+
+    The line is the mean residual in bins of equally many values, the band its 95 % interval.
+
+    Args:
+        predictions_csv: The run's predictions.csv; two strands are pooled.
+        png: The picture to write.
+        part: A value of the column "split", or "all" for every row.
+
+    Raises:
+        ValueError: If the file lacks a column.
+    """
+    values, strands = _read_predictions(predictions_csv, part, ("y_pred", "residual"))
+    figure = _figure()
+    if not len(values):
+        return _say(figure, png, f"no measured rows in part {part}")
+    pred, residual = values.T
+    grid = figure.add_gridspec(1, 2, width_ratios=(4, 1))
+    axes = figure.add_subplot(grid[0])
+    side = figure.add_subplot(grid[1], sharey=axes)
+    x_limits, y_limits = _limits(pred), _limits(np.append(residual, 0.0))
+    _cloud(figure, axes, pred, residual, (*x_limits, *y_limits), bar_axes=side)
+    _running_mean(axes, pred, residual)
+    axes.set(xlim=x_limits, ylim=y_limits)
+    axes.set(xlabel="predicted expression", ylabel="residual (measured - predicted)")
+    _title(axes, part, len(values), strands)
+    axes.legend(loc="lower right")
+    _corner_box(axes, f"mean {_number(residual.mean())}\nSD {_number(residual.std())}")
+    bins = np.linspace(*y_limits, int(np.clip(np.sqrt(len(values)), 10, 60)) + 1)
+    side.hist(residual, bins=bins.tolist(), orientation="horizontal", color=BLUE)
+    side.tick_params(labelleft=False)
+    side.set_xlabel("values")
+    side.locator_params(axis="x", nbins=3)
+    for each in (axes, side):
+        each.axhline(0, color=GREY, linestyle="--", linewidth=1.2)
+    return _write(figure, png)
+
+
+def plot_importance(importance_csv: str | Path, png: str | Path, top: int = 20) -> Figure:
+    """The features whose shuffling costs most, as bars with their standard deviation.
+
+    Args:
+        importance_csv: The run's feature_importance.csv, with the columns feature, kind,
+            importance_mean and importance_std.
+        png: The picture to write.
+        top: How many features to show.
+
+    Raises:
+        ValueError: If the file lacks a column.
+    """
+    from matplotlib.patches import Patch
+
+    columns = ["feature", "kind", "importance_mean", "importance_std"]
+    types = {"feature": str, "kind": str, "importance_mean": float, "importance_std": float}
+    # a feature may be called NA: only blank means blank
+    table = _read(importance_csv, columns, dtype=types, keep_default_na=False, na_values=[""])
+    table = table[np.isfinite(table["importance_mean"])]
+    shown = table.sort_values("importance_mean", ascending=False, kind="stable").head(top)
+    figure = _figure()
+    if not len(shown):
+        return _say(figure, png, "no feature has a defined importance")
+    axes = figure.add_subplot()
+    place = np.arange(len(shown))
+    colours = [KIND_COLOURS.get(kind, OTHER_COLOUR) for kind in shown["kind"]]
+    axes.barh(place, shown["importance_mean"], color=colours)
+    spread = shown["importance_std"].fillna(0.0)
+    axes.errorbar(
+        shown["importance_mean"], place, xerr=spread, fmt="none", ecolor="black", capsize=3
+    )
+    axes.axvline(0, color="black", linewidth=0.8)
+    axes.set_yticks(place, [shorten(name) for name in shown["feature"]], parse_math=False)
+    axes.set(ylim=(len(shown) - 0.4, -0.6), xlabel="drop in Pearson r when shuffled")
+    axes.set_title(f"Permutation importance: {len(shown)} of {len(table)} features")
+    kinds = dict(zip(shown["kind"], colours, strict=True))
+    order = [kind for kind in KIND_COLOURS if kind in kinds]
+    order += [kind for kind in kinds if kind not in KIND_COLOURS]
+    patches = [Patch(color=kinds[kind], label=kind) for kind in order]
+    figure.legend(handles=patches, loc="outside lower center", ncols=max(len(patches), 1))
+    return _write(figure, png)
+
+
+def plot_history(history_csv: str | Path, png: str | Path, monitor: str = "val_pearson") -> Figure:
+    """Losses and validation correlation by epoch, with the best epoch marked.
+
+    Args:
+        history_csv: The run's history.csv, with the columns epoch, train_loss, val_loss and
+            val_pearson.
+        png: The picture to write.
+        monitor: What the best epoch is chosen by: "val_pearson" (highest) or "val_loss"
+            (lowest). Where it has no value at any epoch, the other one.
+
+    Raises:
+        ValueError: If the file lacks a column.
+    """
+    table = _read(history_csv, ["epoch", "train_loss", "val_loss", "val_pearson"])
+    figure = _figure()
+    if not len(table):
+        return _say(figure, png, "no epoch in the history")
+    loss, pearson = figure.subplots(2, 1, sharex=True)
+    for name, colour, label in (
+        ("train_loss", BLUE, "training"),
+        ("val_loss", ORANGE, "validation"),
+    ):
+        _curve(loss, table, name, colour, label)
+    _curve(pearson, table, "val_pearson", ORANGE, "validation")
+    loss.set(ylabel="loss (model space)", title="Training history")
+    pearson.set(xlabel="epoch", ylabel="Pearson r (validation)")
+    best = _best_epoch(table, monitor)
+    for axes in (loss, pearson):
+        axes.grid(alpha=0.3)
+        if best is not None:
+            axes.axvline(best, color=GREY, linestyle="--", label=f"best epoch: {best}")
+        axes.legend(loc="best")
+    pearson.xaxis.get_major_locator().set_params(integer=True)
+    return _write(figure, png)
+
+
+def shorten(name: str, longest: int = LONGEST_NAME) -> str:
+    """A name with … in its middle where it is longer than `longest` characters."""
+    if len(name) <= longest:
+        return name
+    end = (longest - 1) // 3
+    return f"{name[: longest - 1 - end]}…{name[-end:]}"
+
+
+def _read(path: str | Path, columns: list[str], **options: Any) -> pd.DataFrame:
+    """Some columns of a CSV file."""
+    import pandas as pd
+
+    return pd.read_csv(path, usecols=columns, **options)
+
+
+def _read_predictions(
+    path: str | Path, part: str, columns: tuple[str, str]
+) -> tuple[np.ndarray, int]:
+    """Two columns of the measured rows of a part, [values,2], and the number of strands."""
+    import pandas as pd
+
+    header = pd.read_csv(path, nrows=0).columns
+    suffixes = ("_plus", "_minus") if f"{columns[0]}_plus" in header else ("",)
+    wanted = [f"{column}{suffix}" for suffix in suffixes for column in columns]
+    if part == "all":
+        table = _read(path, wanted)
+    else:
+        table = _read(path, [*wanted, "split"], dtype={"split": "category"})
+        table = table[(table["split"] == part).to_numpy()]
+    values = table[wanted].to_numpy(dtype=np.float64).reshape(-1, len(columns))
+    return values[np.isfinite(values).all(axis=1)], len(suffixes)
+
+
+def _figure(dpi: int = DPI) -> Figure:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+    layout = ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1)  # inches
+    figure = Figure(figsize=SIZE_INCHES, dpi=dpi, layout=layout)
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _say(figure: Figure, png: str | Path, text: str) -> Figure:
+    """A picture that says why there is nothing to see."""
+    axes = figure.add_subplot()
+    axes.set_axis_off()
+    axes.text(0.5, 0.5, text, ha="center", va="center", fontsize=18, parse_math=False)
+    return _write(figure, png)
+
+
+def _write(figure: Figure, png: str | Path) -> Figure:
+    """Save the figure under a temporary name in the same folder, then rename it."""
+    _use_fonts(figure)
+    with atomic(Path(png)) as temporary, warnings.catch_warnings():
+        # A name may hold characters that no installed font has: they are drawn as boxes.
+        warnings.filterwarnings("ignore", message=r"Glyph .* missing from font")
+        figure.savefig(temporary, format=Path(png).suffix.removeprefix("."))
+    return figure
+
+
+def _use_fonts(figure: Figure) -> None:
+    """Let every text fall back to an installed font with Chinese characters, if there is one."""
+    from matplotlib.font_manager import fontManager
+    from matplotlib.text import Text
+
+    installed = set(fontManager.get_font_names())
+    fallback = [font for font in CJK_FONTS if font in installed]
+    if fallback:
+        for text in figure.findobj(Text):
+            text.set_fontfamily(["DejaVu Sans", *fallback])
+
+
+def _title(axes: Axes, part: str, count: int, strands: int) -> None:
+    name = "all parts" if part == "all" else f"part {shorten(part)}"
+    pooled = ", both strands pooled" if strands > 1 else ""
+    axes.set_title(f"{name} (n = {count:,}{pooled})", parse_math=False)
+
+
+def _limits(values: np.ndarray) -> tuple[float, float]:
+    """The range of the values, and a little more."""
+    low, high = float(values.min()), float(values.max())
+    margin = 0.04 * (high - low) or 0.5 * max(abs(low), 1.0)
+    return low - margin, high + margin
+
+
+def _cloud(
+    figure: Figure,
+    axes: Axes,
+    x: np.ndarray,
+    y: np.ndarray,
+    extent: tuple[float, float, float, float],
+    bar_axes: Axes | None = None,
+) -> None:
+    """Points, or where there are many a hexagonal histogram with a logarithmic colour scale."""
+    if len(x) <= MOST_POINTS:
+        size, alpha = (28, 0.7) if len(x) <= 300 else (12, 0.5)
+        axes.scatter(x, y, s=size, alpha=alpha, color=BLUE, linewidths=0)
+        return
+    cells = axes.hexbin(x, y, gridsize=70, bins="log", mincnt=1, extent=extent, linewidths=0.1)
+    figure.colorbar(cells, ax=bar_axes or axes, label="values per cell", aspect=30)
+
+
+def _running_mean(axes: Axes, x: np.ndarray, y: np.ndarray) -> None:
+    """The mean of y in bins of equally many values of x, with its 95 % interval."""
+    bins = int(np.clip(len(x) // 50, 1, 40))
+    edges = np.unique(np.quantile(x, np.arange(1, bins) / bins))
+    code = np.searchsorted(edges, x, side="right")
+    count = np.bincount(code, minlength=len(edges) + 1)
+    used = count > 0
+    count = np.maximum(count, 1)
+    at = np.bincount(code, weights=x, minlength=len(count)) / count
+    mean = np.bincount(code, weights=y, minlength=len(count)) / count
+    square = np.bincount(code, weights=(y - mean[code]) ** 2, minlength=len(count))
+    half = 1.96 * np.sqrt(square / np.maximum(count - 1, 1) / count)
+    at, mean, half = at[used], mean[used], half[used]
+    axes.fill_between(at, mean - half, mean + half, color=VERMILLION, alpha=0.3, linewidth=0)
+    axes.plot(at, mean, color="white", linewidth=4)
+    axes.plot(at, mean, color=VERMILLION, marker="o", markersize=4, label="mean and 95 % interval")
+
+
+def _curve(axes: Axes, table: pd.DataFrame, name: str, colour: str, label: str) -> None:
+    """One column by epoch; epochs without a value are bridged."""
+    values = table[name].to_numpy(dtype=np.float64)
+    known = np.isfinite(values)
+    epochs = table["epoch"].to_numpy()
+    axes.plot(epochs[known], values[known], color=colour, marker="o", markersize=3, label=label)
+
+
+def _best_epoch(table: pd.DataFrame, monitor: str) -> int | None:
+    """The first epoch with the highest correlation or the lowest loss."""
+    other = "val_loss" if monitor == "val_pearson" else "val_pearson"
+    for name in (monitor, other):
+        values = table[name].to_numpy(dtype=np.float64)
+        values = np.where(
+            np.isfinite(values), values if name == "val_pearson" else -values, -np.inf
+        )
+        if np.isfinite(values).any():
+            return int(table["epoch"].iloc[int(np.argmax(values))])
+    return None
+
+
+def _corner_box(axes: Axes, text: str) -> None:
+    box = {"facecolor": "white", "edgecolor": GREY, "alpha": 0.85, "boxstyle": "round"}
+    axes.text(0.02, 0.98, text, transform=axes.transAxes, ha="left", va="top", bbox=box, zorder=5)
+
+
+def _named(name: str, value: float | None) -> str:
+    return f"{name} = {value:.3f}" if value is not None else f"{name} undefined"
+
+
+def _number(value: float) -> str:
+    return f"{value:.3g}"

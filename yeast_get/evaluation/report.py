@@ -1,0 +1,326 @@
+"""What an evaluation writes: predictions, scores beside baselines, tables, plots."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from yeast_get.config import Settings
+from yeast_get.data.expression_data import ExpressionData
+from yeast_get.data.features import FeatureSchema
+from yeast_get.data.splits import NEW, PART_NAMES, TEST, TRAIN, UNUSED, VAL
+from yeast_get.data.yeast_dataset import YeastDataset
+from yeast_get.evaluation import plots
+from yeast_get.evaluation.baselines import Baselines, compare
+from yeast_get.evaluation.importance import permutation_importance
+from yeast_get.evaluation.inference import evaluating, predict
+from yeast_get.evaluation.metrics import group_table, summarise
+from yeast_get.model.yeast_model import YeastModel
+from yeast_get.run_dir import RunDir, atomic, write_json
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Evaluation:
+    """One model on one table.
+
+    Attributes:
+        model: On the device to compute on.
+        data: The table.
+        schema: The model's.
+        settings: `task`, `training.precision` and `data.regions_per_window` are read.
+        baselines: Fitted on the model's training rows.
+        part: [N] part of each observation, as `PART_NAMES`.
+        headline: The part that `overall` speaks of; `all` where the table holds no training row.
+        overlap: How much of the table was trained on.
+        batch_size: Windows per batch.
+    """
+
+    model: YeastModel
+    data: ExpressionData
+    schema: FeatureSchema
+    settings: Settings
+    baselines: Baselines
+    part: np.ndarray
+    headline: str
+    overlap: dict[str, Any]
+    batch_size: int
+
+    @property
+    def in_headline(self) -> np.ndarray:
+        """[N] bool: the observations that the headline speaks of."""
+        if self.headline == "all":
+            return np.ones(len(self.part), dtype=bool)
+        return self.part == PART_NAMES.index(self.headline)
+
+    def dataset(self) -> YeastDataset:
+        """The table as the model takes it."""
+        device = next(self.model.parameters()).device
+        window = self.settings.data.regions_per_window
+        return YeastDataset(self.data, self.schema, window, device)
+
+
+def choose_headline(part: np.ndarray, measured: np.ndarray, asked: str | None = None) -> str:
+    """The part that the headline speaks of, where `--split` does not say.
+
+    A table that holds training or validation rows is judged on its test rows, or on those that
+    the training table did not hold; a table without any such row on all of its rows.
+    """
+    if asked is not None:
+        return asked
+    if not np.isin(part, (TRAIN, VAL)).any():
+        return "all"
+    return "test" if (measured & (part == TEST)).any() else "new"
+
+
+def evaluate(evaluation: Evaluation, run: RunDir, *, tables: bool, interpret: bool) -> dict[str, Any]:
+    """Predict every row of the table, and write what the task asks for.
+
+    Args:
+        evaluation: Model and table.
+        run: Where to write.
+        tables: Whether to write the tables by condition and by region.
+        interpret: Whether to measure permutation importance.
+
+    Returns:
+        The content of `metrics.json`; empty with `task.test_mode: predict`.
+    """
+    task, precision = evaluation.settings.task, evaluation.settings.training.precision
+    dataset = evaluation.dataset()
+    everything = np.ones(evaluation.data.num_observations, dtype=bool)
+    y_model = predict(evaluation.model, dataset, everything, evaluation.batch_size, precision)
+    # float32 is what predictions.csv holds: scores of that file are the scores written here
+    y_pred = evaluation.schema.to_input_units(y_model).astype(np.float32)
+    if task.save_predictions or task.test_mode == "predict":
+        write_predictions(evaluation, y_pred, run)
+    if task.save_embeddings:
+        write_embeddings(evaluation, dataset, run)
+    if task.test_mode == "predict":
+        return {}
+    metrics = measure(evaluation, y_pred)
+    write_json(run.metrics, metrics)
+    if tables:
+        write_tables(evaluation, y_pred, run)
+    if task.save_predictions:
+        plots.plot_scatter(run.predictions, run.scatter_plot, evaluation.headline)
+        plots.plot_residuals(run.predictions, run.residuals_plot, evaluation.headline)
+    held_out = evaluation.in_headline & evaluation.data.measured
+    if interpret and held_out.any():
+        importance = permutation_importance(
+            evaluation.model,
+            evaluation.data,
+            dataset,
+            evaluation.schema,
+            held_out,
+            rows=task.importance_rows,
+            repeats=task.importance_repeats,
+            batch_size=evaluation.batch_size,
+            seed=evaluation.settings.experiment.seed,
+            precision=precision,
+        )
+        _write_csv(importance, run.importance)
+        plots.plot_importance(run.importance, run.importance_plot)
+    return metrics
+
+
+def measure(evaluation: Evaluation, y_pred: np.ndarray) -> dict[str, Any]:
+    """The content of `metrics.json`.
+
+    Args:
+        evaluation: Model and table.
+        y_pred: [N,T] in units of the input.
+    """
+    data, part = evaluation.data, evaluation.part
+    condition = np.unique(data.signature, return_inverse=True)[1].reshape(-1)[data.sample_index]
+
+    def summary(y: np.ndarray, wanted: np.ndarray) -> dict[str, Any]:
+        region = data.region_index[wanted]
+        return summarise(data.target[wanted], y[wanted], region, condition[wanted])
+
+    by_split = {
+        name: summary(y_pred, data.measured & (part == code))
+        for code, name in enumerate(PART_NAMES)
+        if code != UNUSED and (data.measured & (part == code)).any()
+    }
+    trained_on = np.isin(part, (TRAIN, VAL))
+    mixed = evaluation.headline == "all" and bool(trained_on.any())
+    metrics: dict[str, Any] = {"part": evaluation.headline, "units": "as in the input"}
+    if mixed:
+        metrics["overall"] = None
+        metrics["overall_reason"] = (
+            f"{int(trained_on.sum())} rows were trained or validated on; by_split keeps them apart"
+        )
+        return metrics | {"by_split": by_split, "overlap_with_training": evaluation.overlap}
+    wanted = data.measured & evaluation.in_headline
+    metrics |= summary(y_pred, wanted)
+    known = evaluation.baselines.predict(
+        data.region_hash[data.region_index[wanted]], data.signature[data.sample_index[wanted]]
+    )
+    baselines: dict[str, Any] = {}
+    for name, values in known.items():
+        if values is None:
+            reason = evaluation.baselines.undefined_reason(name)
+            baselines[name] = {"overall": None, "overall_reason": reason}
+        else:
+            region = data.region_index[wanted]
+            baselines[name] = summarise(data.target[wanted], values, region, condition[wanted])
+    return metrics | {
+        "by_split": by_split,
+        "baselines": baselines,
+        "beats_best_baseline_by": compare(metrics, baselines),
+        "overlap_with_training": evaluation.overlap,
+    }
+
+
+def headline_lines(metrics: dict[str, Any]) -> list[str]:
+    """The scores in words, for the screen and the log."""
+    if metrics.get("overall") is None:
+        lines = [f"no headline: {metrics.get('overall_reason', 'nothing was scored')}"]
+        return lines + [f"  {_scores(name, each)}" for name, each in metrics["by_split"].items()]
+    lines = [_scores(f"{metrics['part']} part", metrics)]
+    for name, each in metrics["baselines"].items():
+        known = each["overall"] is not None
+        lines.append(f"  {_scores(name, each)}" if known else f"  {name}: {each['overall_reason']}")
+    beats = metrics["beats_best_baseline_by"]
+    if beats.get("pearson") is None:
+        return [*lines, f"no baseline to compare with: {beats.get('pearson_reason', '')}"]
+    verb = "beats" if beats["pearson"] > 0 else "does NOT beat"
+    lines.append(
+        f"the model {verb} the best baseline ({beats['name']}): {beats['pearson']:+.3f} in Pearson r"
+    )
+    return lines
+
+
+def _scores(name: str, summary: dict[str, Any]) -> str:
+    overall = summary["overall"]
+    words = [f"{name}: n {overall['n']:,}"]
+    words += [f"{key} {_shown(overall[key])}" for key in ("pearson", "r2", "rmse")]
+    words.append(f"across regions {_shown(summary['across_region_pearson'])}")
+    words.append(f"within regions {_shown(summary['within_region_pearson'])}")
+    return ", ".join(words)
+
+
+def _shown(value: float | None) -> str:
+    return "undefined" if value is None else f"{value:.3f}"
+
+
+# ---------------------------------------------------------------------------------------- tables
+
+
+def write_predictions(evaluation: Evaluation, y_pred: np.ndarray, run: RunDir) -> None:
+    """`predictions.csv`: one row per observation, in the order of the input."""
+    data = evaluation.data
+    frame = pd.DataFrame(
+        {
+            "row": data.row,
+            "sample_id": _repeated(data.sample_id, data.sample_index),
+            "region_id": _repeated(data.region_id, data.region_index),
+            "gene_id": _repeated(data.gene_id, data.region_index),
+            "split": pd.Categorical.from_codes(evaluation.part, list(PART_NAMES)),
+        }
+    )
+    for name in data.conditions.columns:
+        cells = [_cell(value) for value in data.conditions[name]]
+        frame[name] = _repeated(np.array(cells, dtype=object), data.sample_index)
+    for t, target in enumerate(data.target_names):
+        suffix = "" if len(data.target_names) == 1 else f"_{target}"
+        frame[f"y_true{suffix}"] = data.target[:, t]
+        frame[f"y_pred{suffix}"] = y_pred[:, t]
+        frame[f"residual{suffix}"] = data.target[:, t] - y_pred[:, t]
+    _write_csv(frame, run.predictions)
+
+
+def write_tables(evaluation: Evaluation, y_pred: np.ndarray, run: RunDir) -> None:
+    """`metrics_by_condition.csv` and `metrics_by_region.csv`, a row per group and part."""
+    data = evaluation.data
+    _, first, condition = np.unique(data.signature, return_index=True, return_inverse=True)
+    condition = condition.reshape(-1)
+    names = data.conditions.iloc[first].map(_cell).reset_index(drop=True)
+    names.insert(0, "samples", np.bincount(condition))
+    names.insert(0, "first_sample_id", data.sample_id[first])
+    regions = pd.DataFrame({"region_id": data.region_id, "gene_id": data.gene_id})
+    for group, labels, path in (
+        (condition[data.sample_index], names, run.metrics_by_condition),
+        (data.region_index, regions, run.metrics_by_region),
+    ):
+        tables = []
+        for code, part in enumerate(PART_NAMES):
+            wanted = data.measured & (evaluation.part == code)
+            if code == UNUSED or not wanted.any():
+                continue
+            columns = group_table(data.target[wanted], y_pred[wanted], group[wanted], len(labels))
+            table = pd.concat([labels, pd.DataFrame(columns)], axis=1)
+            table.insert(0, "split", part)
+            tables.append(table[table["n"] > 0])
+        whole = pd.concat(tables, ignore_index=True) if tables else labels.iloc[:0]
+        _write_csv(whole, path)
+
+
+def write_embeddings(evaluation: Evaluation, dataset: YeastDataset, run: RunDir) -> None:
+    """`embeddings.npz`: the encoder's mean output per region over the headline's observations."""
+    import torch
+
+    from yeast_get.data.yeast_dataset import EpochSampler, batches
+
+    data, model = evaluation.data, evaluation.model
+    dataset.use(evaluation.in_headline)
+    total = np.zeros((data.num_regions, evaluation.settings.model.transformer.embed_dim))
+    count = np.zeros(data.num_regions)
+    device = next(model.parameters()).device
+    with evaluating(model), torch.no_grad():
+        for batch in batches(dataset, EpochSampler(len(dataset), evaluation.batch_size)):
+            encoded = model.encode(batch.to(device)).float().cpu().numpy()
+            here = (batch.observation_index >= 0).cpu().numpy()
+            region = batch.region_index.cpu().numpy()[here]
+            np.add.at(total, region, encoded[here])
+            np.add.at(count, region, 1)
+    with_any = count > 0
+    with atomic(run.embeddings) as temporary, temporary.open("wb") as handle:
+        np.savez_compressed(
+            handle,
+            region_id=data.region_id[with_any].astype(str),
+            embedding=(total[with_any] / count[with_any, None]).astype(np.float32),
+        )
+
+
+def write_splits(data: ExpressionData, part: np.ndarray, run: RunDir) -> None:
+    """`splits.csv`: the part of every observation, in the order of the input."""
+    frame = pd.DataFrame(
+        {
+            "row": data.row,
+            "sample_id": _repeated(data.sample_id, data.sample_index),
+            "region_id": _repeated(data.region_id, data.region_index),
+            "split": pd.Categorical.from_codes(part, list(PART_NAMES)),
+        }
+    )
+    _write_csv(frame, run.splits)
+
+
+def _repeated(values: np.ndarray, index: np.ndarray) -> pd.Categorical:
+    """values[index] without making a text per row."""
+    codes, words = pd.factorize(values)
+    return pd.Categorical.from_codes(codes[index], [str(word) for word in words])
+
+
+def _cell(value: Any) -> str | None:
+    """A condition as text; None where it was not recorded."""
+    if value is None or (isinstance(value, float) and np.isnan(value)):
+        return None
+    return value if isinstance(value, str) else f"{value:.6g}"
+
+
+def _write_csv(frame: pd.DataFrame, path: Any) -> None:
+    with atomic(path) as temporary:
+        frame.to_csv(temporary, index=False, float_format="%.9g")
+
+
+def part_counts(part: np.ndarray, names: Sequence[str] = PART_NAMES) -> dict[str, int]:
+    """Observations per part."""
+    counts = np.bincount(part, minlength=len(names))
+    return {name: int(counts[i]) for i, name in enumerate(names) if i != NEW or counts[i]}
