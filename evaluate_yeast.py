@@ -1,0 +1,119 @@
+"""Predict and score a table with a trained model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from yeast_get import __version__
+from yeast_get.command_line import DEVICE_HELP, Command, log, run_command
+
+GROUPS = {
+    "What most runs need": ["model", "data", "output", "device"],
+    "What is scored": ["split", "batch_size"],
+    "Settings": ["config", "overrides"],
+    "Runs that exist already": ["overwrite", "debug"],
+}
+EPILOG = """\b
+The two commands that most people need:
+  train_yeast    --config config/yeast_training.yaml --data TABLE --output output/run
+  evaluate_yeast --model output/run/best_model.pth --data TABLE --output output/eval"""
+
+
+@click.command(cls=Command, groups=GROUPS, epilog=EPILOG)
+@click.option("--model", required=True, type=click.Path(), help="A best_model.pth.")
+@click.option("--data", type=click.Path(), help="A long table, data folder or workbook.")
+@click.option("--output", required=True, type=click.Path(), help="The folder to write.")
+@click.option("--device", default="auto", show_default=True, help=DEVICE_HELP)
+@click.option(
+    "--split", type=click.Choice(["train", "val", "test", "all"]),
+    help="The part that the headline speaks of.  [default: test where the table holds rows that "
+    "were trained on, else all]",
+)  # fmt: skip
+@click.option(
+    "--batch-size", type=click.IntRange(1), help="Windows per batch; does not change the answer."
+)
+@click.option("--config", type=click.Path(), help="A YAML; data, conditions and task are read.")
+@click.option(
+    "--set", "overrides", multiple=True, metavar="SECTION.KEY=VALUE",
+    help="Override one key of these sections; may be repeated.",
+)  # fmt: skip
+@click.option("--overwrite", is_flag=True, help="Replace the evaluation in --output.")
+@click.option("--debug", is_flag=True, help="Show tracebacks and more log lines.")
+@click.version_option(__version__)
+def main(debug: bool, **options: Any) -> None:
+    """Predict and score a table with a trained model; the checkpoint and the table are enough.
+
+    Rows that the model was trained on are recognised, counted, and never mixed with the others
+    into one score.
+    """
+    run_command(lambda: evaluate(debug=debug, **options), debug)
+
+
+def evaluate(
+    model: str,
+    data: str | None,
+    output: str,
+    device: str,
+    split: str | None,
+    batch_size: int | None,
+    config: str | None,
+    overrides: tuple[str, ...],
+    overwrite: bool,
+    debug: bool,
+) -> None:
+    """Do what the command says, from the checkpoint to the plots."""
+    import time
+
+    from yeast_get.command_line import choose_device, start_logging
+    from yeast_get.config import settings_for_evaluation
+    from yeast_get.data.expression_data import load_expression_data
+    from yeast_get.evaluation import report
+    from yeast_get.run_dir import RunDir
+    from yeast_get.training.checkpoint import Checkpoint
+
+    started = time.monotonic()
+    where = choose_device(device)
+    checkpoint = Checkpoint.load(model)
+    settings = settings_for_evaluation(
+        checkpoint.settings, config, overrides, {"data.path": data}
+    )
+    run = RunDir(output)
+    run.open(overwrite=overwrite)
+    start_logging(run.evaluate_log, debug)
+    _, schema, network = checkpoint.build()
+    log.info("%s: epoch %d, trained by version %s", model, checkpoint.epoch, checkpoint.software)
+    table = load_expression_data(settings, need_target=False)
+    table.log_summary()
+    for line in schema.unseen(table):
+        log.warning("warning: %s", line)
+    rows = checkpoint.rows()
+    part, overlap = rows.parts_of(table), rows.overlap(table)
+    counts = ", ".join(f"{name} {n:,}" for name, n in overlap["rows_by_part"].items() if n)
+    log.info("rows by their part in training: %s; %d of %d regions and %d of %d conditions were "
+             "trained on", counts, overlap["regions_in_training"], overlap["regions"],
+             overlap["conditions_in_training"], overlap["conditions"])  # fmt: skip
+    metrics = report.evaluate(
+        report.Evaluation(
+            model=network.to(where),
+            data=table,
+            schema=schema,
+            settings=settings,
+            baselines=checkpoint.fitted_baselines(),
+            part=part,
+            headline=report.choose_headline(part, table.measured, split),
+            overlap=overlap,
+            batch_size=batch_size or settings.training.batch_size,
+        ),
+        run,
+        tables=True,
+        interpret=True,
+    )
+    for line in report.headline_lines(metrics) if metrics else []:
+        log.info("%s", line)
+    log.info("done in %.0f s; everything is in %s", time.monotonic() - started, run.path)
+
+
+if __name__ == "__main__":
+    main()

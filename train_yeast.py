@@ -1,0 +1,88 @@
+"""Train a model on a table of motifs, accessibility and growth conditions, and test it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from yeast_get import __version__
+from yeast_get.command_line import DEVICE_HELP, Command, log, run_command
+
+GROUPS = {
+    "What most runs need": ["config", "data", "output", "device"],
+    "Settings": ["overrides"],
+    "Runs that exist already": ["resume", "overwrite"],
+    "Looking without training": ["check", "debug"],
+}
+EPILOG = """\b
+The two commands that most people need:
+  train_yeast    --config config/yeast_training.yaml --data TABLE --output output/run
+  evaluate_yeast --model output/run/best_model.pth --data TABLE --output output/eval"""
+
+
+@click.command(cls=Command, groups=GROUPS, epilog=EPILOG)
+@click.option("--config", type=click.Path(), help="The training YAML; defaults without.")
+@click.option("--data", type=click.Path(), help="A long table, data folder or workbook.")
+@click.option("--output", type=click.Path(), help="The run folder to write.")
+@click.option("--device", default="auto", show_default=True, help=DEVICE_HELP)
+@click.option(
+    "--set", "overrides", multiple=True, metavar="SECTION.KEY=VALUE",
+    help="Override one key of the YAML; may be repeated.",
+)  # fmt: skip
+@click.option("--check", is_flag=True, help="Read and report everything, then stop.")
+@click.option("--resume", is_flag=True, help="Continue the run in --output.")
+@click.option("--overwrite", is_flag=True, help="Replace the run in --output.")
+@click.option("--debug", is_flag=True, help="Show tracebacks and more log lines.")
+@click.version_option(__version__)
+def main(debug: bool, **options: Any) -> None:
+    """Train a model on a table of motifs, accessibility and growth conditions, and test it.
+
+    The table is split into training, validation and test parts; the model that does best on the
+    validation part is kept and scored on the test part beside simple baselines.
+    """
+    run_command(lambda: train(debug=debug, **options), debug)
+
+
+def train(
+    config: str | None,
+    data: str | None,
+    output: str | None,
+    device: str,
+    overrides: tuple[str, ...],
+    check: bool,
+    resume: bool,
+    overwrite: bool,
+    debug: bool,
+) -> None:
+    """Do what the command says, from the settings to the plots."""
+    import time
+
+    from yeast_get.command_line import choose_device, start_logging
+    from yeast_get.config import load_settings
+    from yeast_get.errors import Problem, RunError
+    from yeast_get.run_dir import RunDir
+
+    started = time.monotonic()
+    settings = load_settings(config, overrides, {"data.path": data})
+    where = choose_device(device)
+    if check:
+        start_logging(None, debug)
+        from yeast_get.training.prepare import prepare
+
+        prepare(settings, where)
+        log.info("checked: nothing was written")
+        return
+    if output is None:
+        raise RunError(Problem("no run folder is named", "give --output"))
+    run = RunDir(output)
+    run.open(resume=resume, overwrite=overwrite)
+    start_logging(run.train_log, debug)
+    from yeast_get.training.prepare import train_and_test
+
+    train_and_test(settings, where, run, resume=resume)
+    log.info("done in %.0f s; everything is in %s", time.monotonic() - started, run.path)
+
+
+if __name__ == "__main__":
+    main()

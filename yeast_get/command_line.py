@@ -1,0 +1,115 @@
+"""What the two commands share: grouped help, exit codes, logging, the device.
+
+Nothing heavy is imported here at the top, so that `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from yeast_get.errors import Problem, RunError, UserError
+
+if TYPE_CHECKING:
+    import torch
+
+log = logging.getLogger("yeast_get")
+
+
+class Command(click.Command):
+    """A command whose help shows its options in groups.
+
+    Args:
+        groups: Heading -> names of parameters.
+        **kwargs: As `click.Command`.
+    """
+
+    def __init__(self, *args: Any, groups: dict[str, list[str]], **kwargs: Any) -> None:
+        self.groups = groups
+        super().__init__(*args, **kwargs)
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write one section per group; what is in no group comes last."""
+        records = {p.name: p.get_help_record(ctx) for p in self.get_params(ctx)}
+        named = {name for names in self.groups.values() for name in names}
+        rest = [name for name in records if name not in named]
+        for heading, names in {**self.groups, "Other": rest}.items():
+            rows = [record for name in names if (record := records.get(name)) is not None]
+            if rows:
+                with formatter.section(heading):
+                    formatter.write_dl(rows)
+
+
+def run_command(work: Callable[[], None], debug: bool) -> None:
+    """Do the work of a command and end the process with the right exit code.
+
+    A mistake of the user's is one line each on stderr and 2; Ctrl-C is 130 and SIGTERM 143;
+    anything else is a bug of ours: its traceback and 1. `debug` shows the traceback of all.
+    """
+    signal.signal(signal.SIGTERM, _end_by_signal)
+    try:
+        work()
+    except UserError as error:
+        if debug:
+            raise
+        for line in error.lines():
+            click.echo(line, err=True)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        click.echo("stopped by Ctrl-C; the last checkpoint is whole", err=True)
+        sys.exit(130)
+
+
+def _end_by_signal(number: int, frame: Any) -> None:
+    click.echo("stopped by SIGTERM; the last checkpoint is whole", err=True)
+    sys.exit(128 + number)
+
+
+def start_logging(path: Path | None, debug: bool) -> None:
+    """Log to the screen, and with times to a file of the run."""
+    root = logging.getLogger("yeast_get")
+    for handler in list(root.handlers):
+        root.removeHandler(handler)
+        handler.close()
+    root.setLevel(logging.DEBUG if debug else logging.INFO)
+    root.propagate = False
+    screen = logging.StreamHandler(sys.stdout)
+    screen.setFormatter(logging.Formatter("%(message)s"))
+    root.addHandler(screen)
+    if path is not None:
+        file = logging.FileHandler(path, encoding="utf-8")
+        file.setFormatter(logging.Formatter("%(asctime)s  %(levelname)-7s %(message)s"))
+        root.addHandler(file)
+    warnings.filterwarnings("ignore", message="The PyTorch API of nested tensors")
+
+
+def choose_device(name: str) -> torch.device:
+    """The device of `--device`; `auto` takes CUDA, else MPS, else the CPU.
+
+    Raises:
+        RunError: Where it is not there, naming those that are.
+    """
+    import torch
+
+    cuda = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    there = ["cpu", *(f"cuda:{i}" for i in range(cuda))]
+    if torch.backends.mps.is_available():
+        there.append("mps")
+    if name == "auto":
+        best = "cuda" if cuda else ("mps" if "mps" in there else "cpu")
+        return torch.device(best)
+    known = [*there, *(["cuda"] if cuda else [])]
+    if name not in known:
+        what = f"--device {name} is not on this machine"
+        raise RunError(Problem(what, f"it has {', '.join(there)}"))
+    return torch.device(name)
+
+
+DEVICE_HELP = "auto, cpu, cuda, cuda:N or mps."
