@@ -294,4 +294,10 @@ def batches(
     dataset: YeastDataset, sampler: EpochSampler, num_workers: int = 0
 ) -> DataLoader[Batch]:
     """A loader of whole batches; workers only help where the tensors stay in host memory."""
-    return DataLoader(dataset, sampler=sampler, batch_size=None, num_workers=num_workers)
+    return DataLoader(
+        dataset,
+        sampler=sampler,
+        batch_size=None,
+        num_workers=num_workers,
+        generator=torch.Generator(),  # its own, so that it draws nothing from the global one
+    )

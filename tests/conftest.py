@@ -1,0 +1,78 @@
+"""Fixtures for all tests: small tables with a known answer, and the real data where it is."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The repository."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """The folder of real data and fixtures, which is not part of the project."""
+    path = Path(os.environ.get("YEAST_GET_DATA", ROOT.parent / "shared" / "data"))
+    if not path.is_dir():
+        pytest.skip(f"no real data at {path}; set YEAST_GET_DATA")
+    return path
+
+
+def long_table(regions: int = 40, seed: int = 0) -> pd.DataFrame:
+    """A long table with a planted rule: motif_a acts always, motif_b only at 37 °C.
+
+    Six samples: three conditions, two replicates each; no sample ids. Regions lie on two
+    chromosomes and differ in their features.
+    """
+    rng = np.random.default_rng(seed)
+    scores = rng.uniform(0, 10, (regions, 3)).round(2)
+    access = rng.uniform(0, 1, regions).round(3)
+    rows = []
+    for medium, temperature, drug, dose in (
+        ("YPD", 30.0, "none", 0.0),
+        ("YPD", 37.0, "none", 0.0),
+        ("SC", 30.0, "H2O2", 1e-3),
+    ):
+        for _ in range(2):
+            for i in range(regions):
+                chrom = "chrI" if i < regions // 2 else "chrII"
+                start = 1000 * (i % (regions // 2)) + 1
+                effect = 0.3 * scores[i, 0] + 0.3 * scores[i, 1] * (temperature == 37)
+                rows.append(
+                    {
+                        "region_id": f"{chrom}_{start}_{start + 500}",
+                        "motif_a": scores[i, 0],
+                        "motif_b": scores[i, 1],
+                        "motif_c": scores[i, 2],
+                        "accessibility": access[i],
+                        "medium": medium,
+                        "temperature": temperature,
+                        "drug": drug,
+                        "drug_concentration": dose,
+                        "target": round(effect + rng.normal(0, 0.05), 4),
+                    }
+                )
+    return pd.DataFrame(rows)
+
+
+@pytest.fixture
+def table() -> pd.DataFrame:
+    """The small long table; see `long_table`."""
+    return long_table()
+
+
+@pytest.fixture
+def table_path(table: pd.DataFrame, tmp_path: Path) -> Path:
+    """The small long table as a CSV file."""
+    path = tmp_path / "table.csv"
+    table.to_csv(path, index=False)
+    return path

@@ -1,0 +1,177 @@
+"""What a user sees when something is wrong: one line, exit 2, nothing lost."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from tests.e2e.conftest import SMALL, options
+
+
+def run(root, *arguments, script="train_yeast.py", cwd=None):
+    return subprocess.run(
+        [sys.executable, str(root / script), *map(str, arguments)],
+        capture_output=True, text=True, cwd=cwd, timeout=120,
+    )  # fmt: skip
+
+
+def one_line(result):
+    assert result.returncode == 2, result.stderr
+    lines = result.stderr.strip().splitlines()
+    assert len(lines) == 1, result.stderr
+    assert lines[0].startswith("error: ")
+    return lines[0]
+
+
+def test_a_misspelt_key_names_file_line_and_the_right_key(root, tmp_path, table_path):
+    config = tmp_path / "c.yaml"
+    config.write_text("training:\n  learning_rat: 1e-3\n")
+    said = one_line(run(root, "--config", config, "--data", table_path, "--output", tmp_path / "o"))
+    assert f"{config}, line 2: unknown key training.learning_rat" in said
+    assert "did you mean training.learning_rate?" in said
+    assert not (tmp_path / "o").exists()
+
+
+def test_a_bad_cell_names_file_row_and_column(root, tmp_path, table, table_path):
+    table["target"] = table["target"].astype(object)
+    table.loc[3, "target"] = "high"
+    table.to_csv(table_path, index=False)
+    said = one_line(run(root, "--data", table_path, "--output", tmp_path / "o"))
+    assert f"{table_path}, row 5, column target: 'high' is not a number" in said
+
+
+@pytest.mark.parametrize("device", ["cuda:77", "tpu", "mps" if sys.platform != "darwin" else "xla"])
+def test_a_device_that_is_not_there_is_named_with_those_that_are(root, tmp_path, device):
+    said = one_line(run(root, "--device", device, "--data", "x.csv", "--output", tmp_path / "o"))
+    assert f"--device {device} is not on this machine" in said
+    assert "it has cpu" in said
+
+
+def test_lora_and_checkpoints_are_refused_in_so_many_words(root, tmp_path, table_path):
+    for text in ("lora.enabled=true", "finetune.checkpoint=get.pth"):
+        said = one_line(run(root, "--data", table_path, "--output", tmp_path / "o", "--set", text))
+        assert "not in this version" in said
+
+
+@pytest.mark.parametrize("content", [b"", b"not a checkpoint", b"PK\x03\x04 half a zip"])
+def test_a_file_that_is_no_checkpoint_gets_one_line(root, tmp_path, table_path, content):
+    path = tmp_path / "model.pth"
+    path.write_bytes(content)
+    result = run(
+        root, "--model", path, "--data", table_path, "--output", tmp_path / "o",
+        script="evaluate_yeast.py",
+    )  # fmt: skip
+    assert "cannot be read as a checkpoint" in one_line(result)
+
+
+def test_a_checkpoint_of_something_else_or_of_a_later_layout_is_refused(root, tmp_path, train, table_path):
+    other = tmp_path / "other.pth"
+    torch.save({"state_dict": {}}, other)
+    arguments = ("--data", table_path, "--output", tmp_path / "o")
+    said = one_line(run(root, "--model", other, *arguments, script="evaluate_yeast.py"))
+    assert "is not a checkpoint that train_yeast wrote" in said
+    path = train(table_path) / "best_model.pth"
+    values = torch.load(path, weights_only=True)
+    torch.save(values | {"format": 99}, other)
+    said = one_line(run(root, "--model", other, *arguments, script="evaluate_yeast.py"))
+    assert "layout 99" in said
+    said = one_line(run(root, "--model", tmp_path / "no.pth", *arguments, script="evaluate_yeast.py"))
+    assert "there is no such file" in said
+
+
+def test_an_evaluation_that_contradicts_the_training_is_refused(root, tmp_path, train, table_path):
+    model = train(table_path) / "best_model.pth"
+    arguments = ("--model", model, "--data", table_path, "--output", tmp_path / "o")
+    said = one_line(
+        run(root, *arguments, "--set", "data.target_transform=log1p", script="evaluate_yeast.py")
+    )
+    assert "not what the model was trained with" in said
+    said = one_line(
+        run(root, *arguments, "--set", "training.batch_size=4", script="evaluate_yeast.py")
+    )
+    assert "training.batch_size belongs to the checkpoint" in said
+
+
+def test_a_loss_that_is_not_finite_names_epoch_step_and_rows(train, table_path, capsys, monkeypatch):
+    from yeast_get.training import loop
+
+    true_loss = loop.loss_sum
+
+    def poisoned(name, prediction, target, mask):
+        loss = true_loss(name, prediction, target, mask)
+        return loss * float("nan") if prediction.requires_grad else loss
+
+    monkeypatch.setattr(loop, "loss_sum", poisoned)
+    with pytest.raises(SystemExit) as stopped:
+        train(table_path)
+    assert stopped.value.code == 2
+    said = capsys.readouterr().err
+    assert "the loss is not finite in epoch 1, step 0" in said
+    assert "condition_" in said
+    assert "chrI" in said
+
+
+def test_sigterm_and_ctrl_c_leave_a_whole_checkpoint(root, tmp_path, table_path):
+    for number, code in ((signal.SIGTERM, 143), (signal.SIGINT, 130)):
+        folder = tmp_path / f"run_{code}"
+        arguments = ["--data", table_path, "--output", folder, *options(SMALL)]
+        process = subprocess.Popen(
+            [sys.executable, str(root / "train_yeast.py"), *map(str, arguments),
+             "--set", "training.max_epochs=100000"],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        deadline = time.monotonic() + 60
+        while not (folder / "last.pth").exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        time.sleep(0.3)
+        os.kill(process.pid, number)
+        _, said = process.communicate(timeout=60)
+        assert process.returncode == code, said
+        assert "Traceback" not in said
+        assert torch.load(folder / "last.pth", weights_only=True)["resume"]["progress"]
+
+
+def test_our_own_bugs_show_a_traceback_and_exit_with_1(root, tmp_path, table_path):
+    code = (
+        "import train_yeast, yeast_get.training.prepare as p\n"
+        "def broken(*a, **k): raise KeyError('a bug')\n"
+        "p.train_and_test = broken\n"
+        f"train_yeast.main(['--data', {str(table_path)!r}, '--output', {str(tmp_path / 'o')!r}])\n"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=root)
+    assert result.returncode == 1
+    assert "Traceback" in result.stderr
+
+
+def test_many_problems_are_counted_after_twenty(root, tmp_path, table, table_path):
+    table["target"] = "x"
+    table.to_csv(table_path, index=False)
+    result = run(root, "--data", table_path, "--output", tmp_path / "o")
+    lines = result.stderr.strip().splitlines()
+    assert result.returncode == 2
+    assert len(lines) == 21
+    assert lines[-1] == f"error: and {len(table) - 20} more problems of this kind"
+
+
+def test_check_writes_nothing(root, tmp_path, table_path):
+    before = sorted(tmp_path.iterdir())
+    result = run(root, "--data", table_path, "--check", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert "motifs: motif_a, motif_b, motif_c" in result.stdout
+    assert "6 samples are 3 conditions" in result.stdout
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_constant_targets_are_refused_before_training(root, tmp_path, table, table_path):
+    table["target"] = 1.5
+    table.to_csv(table_path, index=False)
+    said = one_line(run(root, "--data", table_path, "--output", tmp_path / "o"))
+    assert "all training targets are the same number" in said
+    assert np.all(table["target"] == 1.5)
