@@ -76,9 +76,7 @@ def evaluate(
     started = time.monotonic()
     where = choose_device(device)
     checkpoint = Checkpoint.load(model)
-    settings = settings_for_evaluation(
-        checkpoint.settings, config, overrides, {"data.path": data}
-    )
+    settings = settings_for_evaluation(checkpoint.settings, config, overrides, {"data.path": data})
     run = RunDir(output)
     run.open(overwrite=overwrite)
     start_logging(run.evaluate_log, debug)

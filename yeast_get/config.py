@@ -98,9 +98,9 @@ class ConditionsConfig(Section):
 class SplitConfig(Section):
     """`split`: what is held out."""
 
-    by: Literal[
-        "region", "condition", "region_and_condition", "chromosome", "column", "random"
-    ] = "region"
+    by: Literal["region", "condition", "region_and_condition", "chromosome", "column", "random"] = (
+        "region"
+    )
     column: str | None = None
     fractions: Annotated[list[Amount], Field(min_length=3, max_length=3)] = [0.7, 0.15, 0.15]
     test: list[str] = []
@@ -292,7 +292,9 @@ for _tag, _pattern, _first in (
         list("-+.0123456789"),
     ),
 ):
-    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), _first)
+    _Loader.add_implicit_resolver(
+        f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), _first
+    )
 
 
 def _construct_int(loader: _Loader, node: yaml.ScalarNode) -> int:
@@ -318,9 +320,10 @@ class _Source:
     def put(self, key: Key, value: Any, file: str | None, line: int | None) -> None:
         """Set one key, and remember where it came from."""
         block = self.values
-        for part in key[:-1]:
+        for i, part in enumerate(key[:-1]):
             if not isinstance(block.get(part), dict):
                 block[part] = {}
+                self.places[key[: i + 1]] = (file, line)
             block = block[part]
         block[key[-1]] = value
         self.places = {k: v for k, v in self.places.items() if k[: len(key)] != key}
@@ -394,43 +397,56 @@ def settings_for_evaluation(
     Raises:
         ConfigError: Also where a key disagrees with what the model was trained with.
     """
-    given = _Source()
-    if path is not None:
-        _read_file(given, Path(path), prefix=())
-        unknown = [key for key in given.values if key not in Settings.model_fields]
-        if unknown:
-            given.values = {key: given.values[key] for key in unknown}
-            _validate(given)
-        given.values = {k: v for k, v in given.values.items() if k in READ_BY_EVALUATION}
-    for text in overrides:
-        _put_override(given, text)
-    for dotted, value in (named or {}).items():
-        if value is not None:
-            given.put(tuple(dotted.split(".")), value, None, None)
-
+    given = _given_to_evaluation(path, overrides, named or {})
     merged = _Source()
     for section, value in Settings.model_validate(stored).to_dict().items():
         merged.put((section,), value, "the checkpoint", None)
     merged.values["data"]["path"] = None
     problems = []
     for key in _leaves(given.values):
-        value = _value_at(given.values, key)
-        trained = _value_at(merged.values, key)
-        is_field = key[0] == "conditions" and key[-1] in _FIXED_IN_FIELDS
-        fixed = is_field or (key[0] == "data" and key[-1] in _FIXED_BY_CHECKPOINT)
-        new_field = key[:2] == ("conditions", "extra") and len(key) > 2 and trained is None
+        value, trained = _value_at(given.values, key), _value_at(merged.values, key)
         if key[0] not in READ_BY_EVALUATION:
-            fix = f"only {', '.join(READ_BY_EVALUATION)} can be set here"
             what = f"{'.'.join(key)} belongs to the checkpoint"
+            fix = f"only {', '.join(READ_BY_EVALUATION)} can be set here"
             problems.append(Problem(what, fix, **given.place(key)))
-        elif (fixed or new_field) and value != trained:
-            what = f"{'.'.join(key)}: {value!r} is not what the model was trained with ({trained!r})"
+        elif _is_fixed(key, trained) and value != trained:
+            what = (
+                f"{'.'.join(key)}: {value!r} is not what the model was trained with ({trained!r})"
+            )
             problems.append(Problem(what, "leave it out, or train anew", **given.place(key)))
         else:
-            merged.put(key, value, *given.place(key).values())
+            merged.put(key, value, **given.place(key))
     if problems:
         raise ConfigError(problems)
     return _validate(merged)
+
+
+def _given_to_evaluation(
+    path: str | Path | None, overrides: Sequence[str], named: Mapping[str, Any]
+) -> _Source:
+    """What the user gave to an evaluation; of a file, only the sections that are read there."""
+    given = _Source()
+    if path is not None:
+        _read_file(given, Path(path), prefix=())
+        unknown = {k: v for k, v in given.values.items() if k not in Settings.model_fields}
+        if unknown:
+            given.values = unknown
+            _validate(given)
+        given.values = {k: v for k, v in given.values.items() if k in READ_BY_EVALUATION}
+    for text in overrides:
+        _put_override(given, text)
+    for dotted, value in named.items():
+        if value is not None:
+            given.put(tuple(dotted.split(".")), value, None, None)
+    return given
+
+
+def _is_fixed(key: Key, trained: Any) -> bool:
+    """Whether a key describes the model rather than the table."""
+    if key[0] == "data":
+        return key[-1] in _FIXED_BY_CHECKPOINT
+    is_new_field = key[:2] == ("conditions", "extra") and len(key) > 2 and trained is None
+    return key[0] == "conditions" and (key[-1] in _FIXED_IN_FIELDS or is_new_field)
 
 
 def _value_at(values: Any, key: Key) -> Any:
@@ -508,16 +524,19 @@ def _put_node(source: _Source, node: yaml.MappingNode, file: str, prefix: Key) -
             source.put(key, {}, file, line)
             _put_node(source, value_node, file, key)
         else:
-            value = _construct(value_node)
+            value = _construct(value_node, file, line)
             if value is None and isinstance(value_node, yaml.ScalarNode) and not prefix:
                 value = {}  # `section:` with nothing below it: the defaults
             source.put(key, value, file, line)
 
 
-def _construct(node: yaml.Node) -> Any:
+def _construct(node: yaml.Node, file: str, line: int | None = None) -> Any:
     loader = _Loader("")
     try:
         return loader.construct_object(node, deep=True)
+    except (yaml.YAMLError, ValueError):  # a tag such as !python, or an absurdly long number
+        what = f"{str(node.value)[:40]!r} is not a plain value"
+        raise ConfigError(Problem(what, "write a text, number or list", file, line=line)) from None
     finally:
         loader.dispose()
 
@@ -545,7 +564,11 @@ def _put_override(source: _Source, text: str) -> None:
         source.put(key, node.value, file, None)
         _inline_model(source, Path())
         return
-    source.put(key, None if node is None else _construct(node), file, None)
+    if isinstance(node, yaml.MappingNode) and node.value:
+        source.put(key, {}, file, None)
+        _put_node(source, node, file, key)
+        return
+    source.put(key, None if node is None else _construct(node, file), file, None)
 
 
 # ---------------------------------------------------------------------------------- validating
@@ -616,8 +639,7 @@ def _contradictions(settings: Settings) -> Iterator[tuple[str, str, str]]:
     if training.max_epochs and training.warmup_epochs >= training.max_epochs:
         yield (
             "training.warmup_epochs",
-            f"{training.warmup_epochs:g} is not below "
-            f"training.max_epochs = {training.max_epochs}",
+            f"{training.warmup_epochs:g} is not below training.max_epochs = {training.max_epochs}",
             "shorten the warm-up",
         )
     if settings.scheduler.min_lr > training.learning_rate:

@@ -45,6 +45,12 @@ class RunDir:
         paths = [value for value in vars(self).values() if isinstance(value, Path)]
         return [path for path in paths if path.parent == self.path and path.exists()]
 
+    def _holds_a_run(self) -> bool:
+        """Whether there is more than the log and the empty folder that a refused table leaves."""
+        logs = (self.train_log, self.evaluate_log)
+        held = [path for path in self._own() if path not in logs]
+        return any(path.is_file() or any(path.iterdir()) for path in held)
+
     def open(self, *, resume: bool = False, overwrite: bool = False) -> None:
         """Make the folder, refusing one that holds a run unless told what to do with it.
 
@@ -63,7 +69,7 @@ class RunDir:
             what = f"holds no {self.last.name} to resume from"
             raise RunError(Problem(what, "leave --resume out", file=str(self.path)))
         held = self._own()
-        if held and not (resume or overwrite):
+        if self._holds_a_run() and not (resume or overwrite):
             names = ", ".join(sorted(path.name for path in held)[:4])
             raise RunError(
                 Problem(

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.e2e.conftest import SMALL, options
+from tests.conftest import SMALL, options
 
 
 def run(root, *arguments, script="train_yeast.py", cwd=None):
@@ -71,7 +71,9 @@ def test_a_file_that_is_no_checkpoint_gets_one_line(root, tmp_path, table_path, 
     assert "cannot be read as a checkpoint" in one_line(result)
 
 
-def test_a_checkpoint_of_something_else_or_of_a_later_layout_is_refused(root, tmp_path, train, table_path):
+def test_a_checkpoint_of_something_else_or_of_a_later_layout_is_refused(
+    root, tmp_path, train, table_path
+):
     other = tmp_path / "other.pth"
     torch.save({"state_dict": {}}, other)
     arguments = ("--data", table_path, "--output", tmp_path / "o")
@@ -82,7 +84,9 @@ def test_a_checkpoint_of_something_else_or_of_a_later_layout_is_refused(root, tm
     torch.save(values | {"format": 99}, other)
     said = one_line(run(root, "--model", other, *arguments, script="evaluate_yeast.py"))
     assert "layout 99" in said
-    said = one_line(run(root, "--model", tmp_path / "no.pth", *arguments, script="evaluate_yeast.py"))
+    said = one_line(
+        run(root, "--model", tmp_path / "no.pth", *arguments, script="evaluate_yeast.py")
+    )
     assert "there is no such file" in said
 
 
@@ -99,7 +103,9 @@ def test_an_evaluation_that_contradicts_the_training_is_refused(root, tmp_path, 
     assert "training.batch_size belongs to the checkpoint" in said
 
 
-def test_a_loss_that_is_not_finite_names_epoch_step_and_rows(train, table_path, capsys, monkeypatch):
+def test_a_loss_that_is_not_finite_names_epoch_step_and_rows(
+    train, table_path, capsys, monkeypatch
+):
     from yeast_get.training import loop
 
     true_loss = loop.loss_sum

@@ -116,7 +116,9 @@ def _interrupted(train, table_path, tmp_path, *, after, settings, steps=None):
     return tmp_path / "part"
 
 
-def test_resuming_with_other_data_or_settings_is_refused(train, table_path, table, tmp_path, capsys):
+def test_resuming_with_other_data_or_settings_is_refused(
+    train, table_path, table, tmp_path, capsys
+):
     train(table_path)
     with pytest.raises(SystemExit) as stopped:
         train(table_path, "training.batch_size=16", extra=("--resume",))
@@ -150,7 +152,8 @@ def test_it_can_learn_sixteen_rows_by_heart(train, tmp_path):
         path, "data.description_columns=[split]", "split.by=column", "split.column=split",
         "training.max_epochs=150", "training.batch_size=16", "model.head.dropout=0",
         "augmentation.condition_dropout=0", "model.encoder.drop_path_rate=0",
-        "training.weight_decay=0", "training.monitor=val_loss", "training.validate_every_n_epochs=150",
+        "training.weight_decay=0", "training.monitor=val_loss",
+        "training.validate_every_n_epochs=150",
     )  # fmt: skip
     rows = read(run, "predictions.csv")
     rows = rows[rows["split"] == "train"]
@@ -240,7 +243,9 @@ def test_rows_that_were_trained_on_never_enter_a_mixed_headline(
     assert new["overall"]["n"] == len(fresh)
 
 
-def test_a_column_order_or_row_order_changes_no_prediction(train, evaluate, table, table_path, tmp_path):
+def test_a_column_order_or_row_order_changes_no_prediction(
+    train, evaluate, table, table_path, tmp_path
+):
     run = train(table_path)
     shuffled = table[table.columns[::-1]].sample(frac=1, random_state=0)
     path = tmp_path / "shuffled.csv"
@@ -253,9 +258,7 @@ def test_a_column_order_or_row_order_changes_no_prediction(train, evaluate, tabl
 
 def test_the_effective_config_is_a_valid_config(train, table_path, tmp_path):
     run = train(table_path)
-    again = train(
-        table_path, output="again", extra=("--config", str(run / "config.yaml"))
-    )
+    again = train(table_path, output="again", extra=("--config", str(run / "config.yaml")))
     assert (run / "metrics.json").read_bytes() == (again / "metrics.json").read_bytes()
 
 

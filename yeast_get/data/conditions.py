@@ -220,9 +220,9 @@ def read_conditions(
 def _read_text(table: RawTable, header: str, each: ConditionField) -> pd.Series:
     """Categories in one spelling; the first spelling met stands for all that fold to it."""
     texts = table.text(header)
-    canonical: dict[str, str | None] = {token: None for token in NOT_RECORDED}
+    canonical: dict[str, str | None] = dict.fromkeys(NOT_RECORDED)
     canonical.update(each.spellings)
-    out = []
+    out: list[str | None] = []
     for text in texts:
         if text is None:
             out.append(None)
@@ -265,8 +265,8 @@ def _read_numbers(
             table.problem(
                 f"doses of {drug or 'a drug that is not named'} in mass per volume ({some}; "
                 f"rows {rows}), and its molar mass is not known",
-                f"write `conditions: {{{each.name}: {{molar_mass: {{{drug or 'DRUG'}: <g/mol>}}}}}}`"
-                " in the YAML",
+                "write `conditions: "
+                f"{{{each.name}: {{molar_mass: {{{drug or 'DRUG'}: <g/mol>}}}}}}` in the YAML",
                 column=header,
             )
         )
@@ -294,9 +294,7 @@ class _NeedsMolarMass(Exception):
     """A dose in mass per volume of a drug whose molar mass the YAML does not give."""
 
 
-def _parse(
-    cell: Any, each: ConditionField, drug: str | None
-) -> float | Problem | _NeedsMolarMass:
+def _parse(cell: Any, each: ConditionField, drug: str | None) -> float | Problem | _NeedsMolarMass:
     """One cell in the canonical unit, or what is wrong with it."""
     text = unicodedata.normalize("NFKC", str(cell)).strip()
     if text.casefold() in NOT_RECORDED or text in MISSING_NUMBERS:

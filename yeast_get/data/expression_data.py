@@ -195,12 +195,16 @@ def _build_or_skip(
                 raise
             skipped += error.problems
             table = raw.tables["long"]
-            raw.tables["long"] = RawTable(table.frame.drop(index=list(rows)), table.file, table.sheet)
+            raw.tables["long"] = RawTable(
+                table.frame.drop(index=list(rows)), table.file, table.sheet
+            )
     for problem in skipped:
         log.warning("row left out: %s", problem)
     if skipped:
         number = len({problem.row for problem in skipped})
-        data.warnings.append(f"{number} rows had problems and were left out (data.on_bad_row: skip)")
+        data.warnings.append(
+            f"{number} rows had problems and were left out (data.on_bad_row: skip)"
+        )
     return data
 
 
@@ -254,70 +258,80 @@ def _assign_roles(
     Raises:
         DataError: Where a column has no role, or two columns have one.
     """
-    roles, left = _Roles(), list(table.frame.columns)
-
-    def take(names: Sequence[str]) -> str | None:
-        found = [column for column in left if fold(column) in names]
-        if len(found) > 1:
-            raise DataError(
-                table.problem(
-                    f"{' and '.join(found)} both mean {names[0]}", "rename or delete one", row=1
-                )
-            )
-        if found:
-            left.remove(found[0])
-        return found[0] if found else None
-
-    def take_matching(patterns: Sequence[str]) -> list[str]:
-        found = [c for c in left if any(c == p or fnmatchcase(c, p) for p in patterns)]
-        left[:] = [column for column in left if column not in found]
-        return found
-
-    roles.descriptions = take_matching(config.description_columns)
+    roles, left = _Roles(), _Left(table)
+    roles.descriptions = left.take_matching(config.description_columns)
     if "target" in kinds:
-        roles.targets = _take_targets(left, config)
+        roles.targets = left.take_targets(config)
     if "region" in kinds:
-        roles.region_id = take(REGION_ID_HEADERS)
-        roles.region_features = take_matching(config.region_feature_columns)
-        roles.motifs = take_matching(config.motif_columns)
-        roles.motifs += [c for c in left if not config.motif_columns and MOTIF_PATTERN.match(c)]
-        left = [column for column in left if column not in roles.motifs]
-        roles.accessibility = take(("accessibility", "开放性"))
-        roles.region = {name: c for name in REGION_HEADERS if (c := take((name,))) is not None}
+        roles.region_id = left.take(REGION_ID_HEADERS)
+        roles.region_features = left.take_matching(config.region_feature_columns)
+        roles.motifs = (
+            left.take_matching(config.motif_columns)
+            if config.motif_columns
+            else left.take_all([c for c in left.columns if MOTIF_PATTERN.match(c)])
+        )
+        roles.accessibility = left.take(("accessibility", "开放性"))
+        named = {name: left.take((name,)) for name in REGION_HEADERS}
+        roles.region = {name: column for name, column in named.items() if column is not None}
     if "sample" in kinds:
-        roles.sample_id = take(("sample_id",))
-        for header, name in match_columns(left, fields).items():
-            if name in roles.conditions:
-                both = f"{roles.conditions[name]} and {header}"
-                what = f"{both} both mean {name}"
-                raise DataError(table.problem(what, "rename or delete one", row=1))
-            roles.conditions[name] = header
-            left.remove(header)
+        roles.sample_id = left.take(("sample_id",))
+        roles.conditions = left.take_conditions(fields)
+        one_hot = match_one_hot(left.columns, fields).items()
         roles.one_hot = {
-            name: headers
-            for name, headers in match_one_hot(left, fields).items()
+            name: left.take_all(headers)
+            for name, headers in one_hot
             if name not in roles.conditions
         }
-        for headers in roles.one_hot.values():
-            left = [column for column in left if column not in headers]
-    if left:
-        raise DataError(list(_undeclared(table, left, kinds)))
+    if left.columns:
+        raise DataError(list(_undeclared(table, left.columns, kinds)))
     return roles
 
 
-def _take_targets(left: list[str], config: DataConfig) -> list[str]:
-    names = config.target_columns or next(
-        (
-            group
-            for group in ([*STRAND_TARGET_HEADERS], *([name] for name in TARGET_HEADERS))
-            if all(name in left for name in group)
-        ),
-        [],
-    )
-    found = [name for name in names if name in left]
-    for name in found:
-        left.remove(name)
-    return found
+class _Left:
+    """The columns of a table that have no role yet; each `take` gives some of them one."""
+
+    def __init__(self, table: RawTable) -> None:
+        self.table = table
+        self.columns = list(table.frame.columns)
+
+    def take_all(self, columns: list[str]) -> list[str]:
+        """These columns."""
+        self.columns = [column for column in self.columns if column not in columns]
+        return columns
+
+    def take(self, names: Sequence[str]) -> str | None:
+        """The one column with one of these names."""
+        found = [column for column in self.columns if fold(column) in names]
+        if len(found) > 1:
+            raise self._both(found, names[0])
+        return self.take_all(found)[0] if found else None
+
+    def take_matching(self, patterns: Sequence[str]) -> list[str]:
+        """The columns that are among, or match, the patterns of the YAML."""
+        return self.take_all(
+            [c for c in self.columns if any(c == p or fnmatchcase(c, p) for p in patterns)]
+        )
+
+    def take_targets(self, config: DataConfig) -> list[str]:
+        """The declared targets, or two strands, or the one column that is named like a target."""
+        groups = [list(STRAND_TARGET_HEADERS), *([name] for name in TARGET_HEADERS)]
+        found = (group for group in groups if all(name in self.columns for name in group))
+        names = config.target_columns or next(found, [])
+        return self.take_all([name for name in names if name in self.columns])
+
+    def take_conditions(self, fields: list[ConditionField]) -> dict[str, str]:
+        """Field -> the column that names it outright."""
+        taken: dict[str, str] = {}
+        for header, name in match_columns(self.columns, fields).items():
+            if name in taken:
+                raise self._both([taken[name], header], name)
+            taken[name] = header
+        self.take_all(list(taken.values()))
+        return taken
+
+    def _both(self, columns: list[str], role: str) -> DataError:
+        what = f"{' and '.join(columns)} both mean {role}"
+        return DataError(self.table.problem(what, "rename or delete one", row=1))
 
 
 def _undeclared(table: RawTable, left: list[str], kinds: Sequence[str]) -> Iterator[Problem]:
@@ -365,7 +379,7 @@ def _build_from_long(
     region_index, region_rows = _codes(regions)
     sample_index, sample_ids, sample_rows = _long_samples(table, roles, conditions, region_index)
     motif = _constant_per_region(table, roles, region_index, region_rows)
-    data = ExpressionData(
+    return ExpressionData(
         source=raw.source,
         fingerprint=raw.fingerprint,
         motif=motif,
@@ -389,7 +403,6 @@ def _build_from_long(
         roles=roles.named(),
         warnings=warnings,
     )
-    return data
 
 
 def _long_samples(
@@ -520,7 +533,7 @@ def _build_from_folder(
     if problems:
         raise DataError(problems)
 
-    names = [name for name in ("expression", "expression_minus") if name in raw.tables]
+    names: list[str] = [n for n in ("expression", "expression_minus") if n in raw.tables]
     if need_target and "expression" not in names:
         what = "has no expression table"
         raise DataError(Problem(what, "add expression.csv", file=raw.source))
@@ -538,7 +551,7 @@ def _build_from_folder(
     warnings += said
     if "genes" in raw.tables:
         warnings.append("genes is not used: scores are per region in this version")
-    roles = region_roles.named() | sample_roles.named() | {"target": names}
+    roles: dict[str, list[str]] = region_roles.named() | sample_roles.named() | {"target": names}
     return ExpressionData(
         source=raw.source,
         fingerprint=raw.fingerprint,
@@ -708,7 +721,9 @@ def _region_columns(
             out[name] = values[rows]
         else:
             out[name] = np.array([float(m[name]) if m else np.nan for m in matches])
-    out["gene_id"] = table.text(roles.region["gene_id"])[rows] if "gene_id" in roles.region else none
+    out["gene_id"] = (
+        table.text(roles.region["gene_id"])[rows] if "gene_id" in roles.region else none
+    )
     return out
 
 

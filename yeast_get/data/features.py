@@ -6,7 +6,7 @@ checkpoint as plain Python, so that a new table enters the model exactly as the 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -19,7 +19,8 @@ from yeast_get.data.conditions import DEFAULT_C0, NO_DRUG
 from yeast_get.data.expression_data import ExpressionData
 from yeast_get.errors import DataError, Problem
 
-_TRANSFORMS = {
+_Function = Callable[[np.ndarray], np.ndarray]
+_TRANSFORMS: dict[str, tuple[_Function, _Function]] = {
     "none": (lambda y: y, lambda z: z),
     "log1p": (np.log1p, np.expm1),
     "log2p1": (lambda y: np.log1p(y) / np.log(2), lambda z: np.expm1(z * np.log(2))),

@@ -283,7 +283,8 @@ class TrainedRows:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TrainedRows:
         """Back from the checkpoint."""
-        return cls(**{k: None if v is None else v.numpy() for k, v in values.items()})
+        arrays: dict[str, Any] = {k: v if v is None else v.numpy() for k, v in values.items()}
+        return cls(**arrays)
 
 
 def _positions(known: np.ndarray, wanted: np.ndarray) -> np.ndarray:

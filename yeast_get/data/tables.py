@@ -10,6 +10,7 @@ import csv
 import gzip
 import hashlib
 import warnings
+import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -48,7 +49,9 @@ class RawTable:
     file: str
     sheet: str | None = None
 
-    def problem(self, what: str, fix: str = "", row: Any = None, column: str | None = None) -> Problem:
+    def problem(
+        self, what: str, fix: str = "", row: Any = None, column: str | None = None
+    ) -> Problem:
         """A problem in this table; `row` is a row number of the file."""
         return Problem(
             what, fix, self.file, self.sheet, row=None if row is None else int(row), column=column
@@ -73,9 +76,13 @@ class RawTable:
         text = np.isnan(values) & series.notna().to_numpy()
         bad = text | np.isinf(values)
         problems = self.problems(
-            self.frame.index[bad], column, series[bad], "{value} is not a number", "correct the cell"
+            self.frame.index[bad],
+            column,
+            series[bad],
+            "{value} is not a number",
+            "correct the cell",
         )
-        return values, problems
+        return np.where(bad, np.nan, values), problems
 
     def text(self, column: str) -> np.ndarray:
         """A column as text [rows], None for blank cells."""
@@ -162,7 +169,7 @@ def read_text_table(path: Path, decimal: str = ".") -> RawTable:
             )
     except UnicodeDecodeError:
         raise DataError(Problem("is not UTF-8 text", "save it as UTF-8", file=file)) from None
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise DataError(Problem(f"cannot be read: {error}", "check the file", file=file)) from None
     except (pd.errors.ParserError, pd.errors.ParserWarning) as error:
         raise DataError(
@@ -249,7 +256,9 @@ def _from_cells(cells: pd.DataFrame, file: str, sheet: str) -> RawTable:
         if dates.any():
             raise DataError(
                 table.problems(
-                    frame.index[dates], name, frame[name][dates],
+                    frame.index[dates],
+                    name,
+                    frame[name][dates],
                     "{value} is a date where an identifier is expected",
                     "Excel changed it; format the column as text and type the name again",
                 )  # fmt: skip

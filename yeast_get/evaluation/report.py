@@ -79,7 +79,9 @@ def choose_headline(part: np.ndarray, measured: np.ndarray, asked: str | None = 
     return "test" if (measured & (part == TEST)).any() else "new"
 
 
-def evaluate(evaluation: Evaluation, run: RunDir, *, tables: bool, interpret: bool) -> dict[str, Any]:
+def evaluate(
+    evaluation: Evaluation, run: RunDir, *, tables: bool, interpret: bool
+) -> dict[str, Any]:
     """Predict every row of the table, and write what the task asks for.
 
     Args:
@@ -192,7 +194,8 @@ def headline_lines(metrics: dict[str, Any]) -> list[str]:
         return [*lines, f"no baseline to compare with: {beats.get('pearson_reason', '')}"]
     verb = "beats" if beats["pearson"] > 0 else "does NOT beat"
     lines.append(
-        f"the model {verb} the best baseline ({beats['name']}): {beats['pearson']:+.3f} in Pearson r"
+        f"the model {verb} the best baseline ({beats['name']}): "
+        f"{beats['pearson']:+.3f} in Pearson r"
     )
     return lines
 

@@ -84,7 +84,9 @@ class Checkpoint:
             raise CheckpointError(Problem(what, fix, file=file))
         if values["format"] != FORMAT:
             what = f"has layout {values['format']}, and this version reads layout {FORMAT}"
-            fix = f"use the version of yeast_get that wrote it ({values['software']}) or a later one"
+            fix = (
+                f"use the version of yeast_get that wrote it ({values['software']}) or a later one"
+            )
             raise CheckpointError(Problem(what, fix, file=file))
         return cls(**{name: values[name] for name in cls.__dataclass_fields__})
 

@@ -11,7 +11,7 @@ import logging
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -87,8 +87,7 @@ class _Run:
         """The weights that are scored and kept: the average where there is one."""
         if self.averaged is None:
             return self.model
-        averaged: YeastModel = self.averaged.module
-        return averaged
+        return cast(YeastModel, self.averaged.module)
 
 
 def fit(
@@ -199,9 +198,7 @@ def _train_one_epoch(run: _Run, progress: Progress) -> float:
             on_device = batch.to(run.device)
             with torch.autocast(run.device.type, dtype, enabled=dtype is not None):
                 prediction = run.forward(on_device)
-                loss = loss_sum(
-                    training.loss, prediction, on_device.target, on_device.target_mask
-                )
+                loss = loss_sum(training.loss, prediction, on_device.target, on_device.target_mask)
             value, count = float(loss.detach()), int(on_device.target_mask.sum())
             if not math.isfinite(value):
                 raise _not_finite(run, on_device, progress)
@@ -240,9 +237,7 @@ def _step(run: _Run, rate: float, correction: float) -> None:
         run.averaged.update_parameters(run.model)
 
 
-def _after_step(
-    run: _Run, progress: Progress, loss: float, rate: float, last_batch: int
-) -> None:
+def _after_step(run: _Run, progress: Progress, loss: float, rate: float, last_batch: int) -> None:
     """Scalars every few steps, and a `last.pth` inside long epochs."""
     if progress.step % run.settings.logging.log_every_n_steps == 0:
         run.board.add_scalar("train/loss", loss, progress.step)
@@ -352,7 +347,7 @@ def _line(row: dict[str, Any]) -> str:
 
 def _checkpoint(run: _Run, row: dict[str, Any]) -> Checkpoint:
     weights = {k: v.detach().cpu().clone() for k, v in run.validated.state_dict().items()}
-    scores = {k: row[k] for k in ("val_loss", "val_pearson") if k in row}
+    scores: dict[str, Any] = {k: row[k] for k in ("val_loss", "val_pearson") if k in row}
     return dataclasses.replace(run.checkpoint, model=weights, epoch=row["epoch"], scores=scores)
 
 

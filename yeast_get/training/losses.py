@@ -24,7 +24,8 @@ def loss_sum(
         target: [B,R,T].
         mask: [B,R,T] bool.
     """
-    prediction, target = prediction.float(), target.float()
+    prediction = prediction.float()
+    target = target.float().masked_fill(~mask, 1.0)  # whatever stands there, even NaN
     if name == "mse":
         loss = F.mse_loss(prediction, target, reduction="none")
     elif name == "huber":

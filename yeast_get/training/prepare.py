@@ -98,9 +98,7 @@ def train_and_test(
     held = _resumable(run, checkpoint) if resume else None
     write_text(run.config, write_settings(settings))
     report.write_splits(data, part, run)
-    progress = fit(
-        ready.model, data, part, ready.schema, settings, run, device, checkpoint, held
-    )
+    progress = fit(ready.model, data, part, ready.schema, settings, run, device, checkpoint, held)
     plots.plot_history(run.history, run.history_plot, settings.training.monitor)
     best = Checkpoint.load(run.best_model)
     ready.model.load_state_dict(best.model)

@@ -1,0 +1,190 @@
+"""Each key of training, optimizer, logging and task has the effect that the README says."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from yeast_get.training import loop
+
+
+def weights(run, name="best_model.pth"):
+    return torch.load(run / name, weights_only=True)["model"]
+
+
+def differ(one, two):
+    return any(not torch.equal(one[name], two[name]) for name in one)
+
+
+def history(run):
+    return pd.read_csv(run / "history.csv")
+
+
+@pytest.fixture
+def base(train, table_path):
+    return train(table_path, output="base")
+
+
+@pytest.mark.parametrize("setting", [
+    "experiment.seed=1", "training.learning_rate=1e-3", "training.weight_decay=3.0",
+    "training.loss=huber", "training.clip_grad=0.01", "training.accumulate_grad_batches=3",
+    "training.batch_size=16", "training.warmup_epochs=2", "training.precision=bf16",
+    "optimizer.name=adam", "optimizer.betas=[0.5,0.6]", "optimizer.eps=0.1",
+    "scheduler.name=constant", "scheduler.min_lr=4e-3", "augmentation.condition_dropout=0.5",
+    "augmentation.motif_noise=0.5", "augmentation.accessibility_noise=0.5",
+    "augmentation.motif_dropout=0.5", "split.seed=5",
+])  # fmt: skip
+def test_a_key_of_the_optimisation_changes_the_weights(train, table_path, base, setting):
+    settings = [setting]
+    if setting.startswith("optimizer.name"):
+        settings.append("training.weight_decay=1.0")  # where Adam and AdamW differ most
+    other = train(table_path, *settings, output="other")
+    assert differ(weights(base, "last.pth"), weights(other, "last.pth"))
+
+
+def test_accumulating_two_batches_equals_one_of_twice_the_size(train, table_path):
+    still = ("model.head.dropout=0", "model.encoder.drop_path_rate=0",
+             "augmentation.condition_dropout=0")  # fmt: skip
+    whole = train(table_path, *still, "training.batch_size=32", output="whole")
+    halves = train(table_path, *still, "training.batch_size=16",
+                   "training.accumulate_grad_batches=2", output="halves")  # fmt: skip
+    for name, value in weights(whole, "last.pth").items():
+        torch.testing.assert_close(value, weights(halves, "last.pth")[name], rtol=1e-3, atol=1e-4)
+
+
+def test_max_epochs_and_validate_every_n_epochs(train, table_path):
+    rows = history(train(table_path, "training.max_epochs=5", "training.validate_every_n_epochs=2"))
+    assert rows["epoch"].tolist() == [0, 1, 2, 3, 4, 5]
+    assert rows["val_loss"].notna().tolist() == [True, False, True, False, True, True]
+
+
+def test_zero_epochs_keep_the_weights_at_the_start(train, table_path):
+    run = train(table_path, "training.max_epochs=0", "training.warmup_epochs=0")
+    assert history(run)["epoch"].tolist() == [0]
+    assert (run / "metrics.json").exists()
+
+
+def test_early_stopping_and_its_monitor(train, table_path, monkeypatch):
+    """The loss falls for two epochs and rises then; Pearson r rises all along."""
+    losses = iter([5.0, 4.0, 3.0, 6.0, 7.0, 8.0, 9.0, 9.5, 9.9] * 2)
+    true_validate = loop.validate
+
+    def scripted(*args):
+        loss = next(losses)
+        _, y_pred = true_validate(*args)
+        rank = {5.0: 0, 4.0: 1, 3.0: 2, 6.0: 3, 7.0: 4, 8.0: 5, 9.0: 6, 9.5: 7, 9.9: 8}[loss]
+        return {"val_loss": loss, "val_pearson": rank / 10}, y_pred
+
+    monkeypatch.setattr(loop, "validate", scripted)
+    patient = ("training.max_epochs=8", "training.early_stopping_patience=3")
+    run = train(table_path, *patient, "training.monitor=val_loss", output="loss")
+    assert history(run)["epoch"].max() == 5
+    best = torch.load(run / "best_model.pth", weights_only=True)
+    assert (best["epoch"], best["scores"]["val_loss"]) == (2, 3.0)
+    losses = iter([5.0, 4.0, 3.0, 6.0, 7.0, 8.0, 9.0, 9.5, 9.9])
+    run = train(table_path, *patient, "training.monitor=val_pearson", output="pearson")
+    assert history(run)["epoch"].max() == 8
+
+
+def test_the_average_of_the_weights_is_what_is_kept(train, table_path):
+    run = train(table_path, "training.ema_decay=0.9")
+    last = torch.load(run / "last.pth", weights_only=True)
+    assert differ(last["model"], last["resume"]["weights"])
+    plain = torch.load(train(table_path, output="p") / "last.pth", weights_only=True)
+    assert not differ(plain["model"], plain["resume"]["weights"])
+
+
+def test_save_every_n_epochs_keeps_checkpoints(train, table_path):
+    run = train(table_path, "training.save_every_n_epochs=2", "training.max_epochs=4")
+    names = sorted(path.name for path in (run / "checkpoints").iterdir())
+    assert names == ["epoch_0002.pth", "epoch_0004.pth"]
+
+
+def test_checkpoint_every_n_steps_writes_inside_the_epoch(train, table_path, monkeypatch):
+    saved = []
+    true_save = loop._save_last
+    monkeypatch.setattr(
+        loop, "_save_last", lambda run, at: (saved.append((at.epoch, at.batch)), true_save(run, at))
+    )
+    train(table_path, "training.checkpoint_every_n_steps=2", "training.max_epochs=2")
+    assert saved == [(0, 0), (1, 2), (1, 4), (1, 0), (2, 2), (2, 4), (2, 0)]
+
+
+def test_workers_change_nothing(train, table_path, base):
+    run = train(table_path, "training.num_workers=2", output="workers")
+    assert (run / "history.csv").read_bytes() == (base / "history.csv").read_bytes()
+
+
+def test_compile_is_asked_of_torch(train, table_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(torch, "compile", lambda model: asked.append(model) or model)
+    train(table_path, "training.compile=true")
+    assert len(asked) == 1
+
+
+def test_deterministic_is_asked_of_torch(train, table_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(torch, "use_deterministic_algorithms", asked.append)
+    train(table_path, "training.deterministic=true")
+    assert asked == [True]
+
+
+def test_tensorboard_and_how_often_it_is_written(train, table_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    def points(run):
+        events = EventAccumulator(str(run / "tensorboard"))
+        events.Reload()
+        assert events.Tags()["images"] == ["val/scatter"]
+        return len(events.Scalars("train/loss")), len(events.Scalars("val/pearson"))
+
+    often = train(table_path, "logging.tensorboard=true", "logging.log_every_n_steps=1", output="a")
+    seldom = train(
+        table_path, "logging.tensorboard=true", "logging.log_every_n_steps=6", output="b"
+    )
+    assert points(often) == (18, 4)  # 6 steps in each of 3 epochs
+    assert points(seldom) == (3, 4)
+
+
+def test_the_test_modes(train, table_path, base):
+    predict = train(table_path, "task.test_mode=predict", output="predict")
+    assert (predict / "predictions.csv").exists()
+    assert not (predict / "metrics.json").exists()
+    assert not (base / "feature_importance.csv").exists()
+    for name, setting in (("mode", "task.test_mode=interpret"), ("key", "task.interpret=true")):
+        run = train(table_path, setting, "task.importance_repeats=2", output=name)
+        table = pd.read_csv(run / "feature_importance.csv")
+        assert {"importance_1", "importance_2"} <= set(table.columns)
+        assert "importance_3" not in table.columns
+        assert set(table["feature"]) >= {"motif_a", "temperature", "drug and drug_concentration"}
+
+
+def test_importance_rows_is_how_many_rows_are_scored(train, table_path, monkeypatch):
+    from yeast_get.evaluation import importance
+
+    rows = []
+    true_score = importance.score
+    monkeypatch.setattr(
+        importance, "score", lambda y, p: (rows.append(len(y)), true_score(y, p))[1]
+    )
+    train(table_path, "task.interpret=true", "task.importance_rows=11")
+    assert set(rows) == {11}
+
+
+def test_saving_predictions_and_embeddings(train, table_path):
+    run = train(table_path, "task.save_predictions=false", "task.save_embeddings=true")
+    assert not (run / "predictions.csv").exists()
+    held = np.load(run / "embeddings.npz")
+    splits = pd.read_csv(run / "splits.csv")
+    test = set(splits.loc[splits["split"] == "test", "region_id"])
+    assert set(held["region_id"].tolist()) == test
+    assert held["embedding"].shape == (len(test), 16)
+
+
+def test_the_name_stands_in_the_manifest(train, table_path):
+    run = train(table_path, "experiment.name=heat shock")
+    assert json.loads((run / "manifest.json").read_text())["name"] == "heat shock"

@@ -1,0 +1,140 @@
+"""The rules for a folder that holds a run, and files that are whole or not there."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+
+from yeast_get.errors import RunError
+from yeast_get.run_dir import RunDir, atomic, write_json, write_text
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A folder that holds a finished run and a file of the user's own."""
+    run = RunDir(tmp_path / "out")
+    run.open()
+    run.best_model.write_bytes(b"weights")
+    run.last.write_bytes(b"state")
+    run.history.write_text("epoch\n1\n")
+    run.scatter_plot.write_bytes(b"png")
+    (run.path / "notes.txt").write_text("mine")
+    return run
+
+
+def test_a_new_folder_is_made_with_its_parents(tmp_path):
+    run = RunDir(tmp_path / "a" / "b")
+    run.open()
+    assert run.plots.is_dir()
+
+
+def test_a_folder_with_other_files_is_used_as_it_is(tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    RunDir(tmp_path).open()
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+
+
+def test_a_folder_in_which_nothing_was_written_can_be_opened_again(tmp_path):
+    RunDir(tmp_path / "out").open()
+    RunDir(tmp_path / "out").open()
+
+
+def test_a_folder_that_holds_a_run_is_refused_and_left_alone(run):
+    held = r"already holds a run \(best_model.pth, history.csv, last.pth, plots\); "
+    with pytest.raises(RunError, match=held + "give another --output, or --overwrite, or --resume"):
+        run.open()
+    assert run.best_model.read_bytes() == b"weights"
+
+
+def test_resume_is_only_offered_where_there_is_something_to_resume(run):
+    run.last.unlink()
+    with pytest.raises(RunError) as caught:
+        run.open()
+    assert str(caught.value).endswith("give another --output, or --overwrite")
+
+
+def test_resume_keeps_every_file(run):
+    before = sorted(run.path.rglob("*"))
+    run.open(resume=True)
+    assert sorted(run.path.rglob("*")) == before
+
+
+def test_resume_without_a_last_checkpoint_is_refused(tmp_path):
+    path = tmp_path / "out"
+    with pytest.raises(RunError, match=rf"^{re.escape(str(path))}: holds no last.pth to resume"):
+        RunDir(path).open(resume=True)
+    assert not path.exists()
+
+
+def test_overwrite_deletes_the_files_of_a_run_and_nothing_else(run):
+    run.open(overwrite=True)
+    assert sorted(path.name for path in run.path.iterdir()) == ["notes.txt", "plots"]
+    assert not list(run.plots.iterdir())
+
+
+def test_resume_and_overwrite_together_are_refused(run):
+    with pytest.raises(RunError, match="--resume and --overwrite contradict"):
+        run.open(resume=True, overwrite=True)
+    assert run.last.is_file()
+
+
+def test_a_file_in_place_of_the_folder_is_refused(tmp_path):
+    path = tmp_path / "out"
+    path.write_text("a file")
+    with pytest.raises(RunError, match="is a file; name a folder"):
+        RunDir(path).open()
+
+
+def test_a_folder_that_cannot_be_made_is_one_line(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunError, match="out: cannot be written: "):
+        RunDir(tmp_path / "file" / "out").open()
+
+
+def test_periodic_checkpoints_sort_by_epoch(run):
+    paths = [run.periodic_checkpoint(epoch) for epoch in (2, 10)]
+    assert [path.name for path in paths] == ["epoch_0002.pth", "epoch_0010.pth"]
+    assert paths[0].parent.is_dir()
+
+
+def test_an_interrupted_write_leaves_the_old_file_and_no_other(tmp_path):
+    path = tmp_path / "metrics.json"
+    write_text(path, "old")
+
+    def interrupted():
+        with atomic(path) as temporary:
+            assert temporary.parent == path.parent  # os.replace is atomic within a file system
+            temporary.write_text("half of the n")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_whole_write_replaces_the_old_file(tmp_path):
+    path = tmp_path / "metrics.json"
+    write_text(path, "old")
+    write_text(path, "new, with °C")
+    assert path.read_bytes() == "new, with °C".encode()
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_json_is_read_back_as_it_was_and_stays_readable(tmp_path):
+    path = tmp_path / "metrics.json"
+    values = {"pearson": 0.5, "why": None, "培养基": ["YPD"]}
+    write_json(path, values)
+    assert json.loads(path.read_text(encoding="utf-8")) == values
+    assert "培养基" in path.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_json_refuses_what_json_does_not_have_and_keeps_the_old_file(tmp_path, value):
+    path = tmp_path / "metrics.json"
+    write_json(path, {"r2": 1})
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json(path, {"r2": value})
+    assert json.loads(path.read_text()) == {"r2": 1}
