@@ -185,9 +185,9 @@ class ModelConfig(Section):
 class TrainingConfig(Section):
     """`training`: the loop."""
 
-    batch_size: Positive = 1024
-    max_epochs: NonNegative = 20
-    warmup_epochs: Amount = 1.0
+    batch_size: Positive = 256
+    max_epochs: NonNegative = 40
+    warmup_epochs: Amount = 2.0
     learning_rate: AboveZero = 1e-3
     weight_decay: Amount = 0.05
     loss: Literal["mse", "huber", "poisson"] = "mse"
@@ -196,7 +196,7 @@ class TrainingConfig(Section):
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     compile: bool = False
     ema_decay: Share = 0.0
-    early_stopping_patience: NonNegative = 5
+    early_stopping_patience: NonNegative = 12
     monitor: Literal["val_loss", "val_pearson"] = "val_pearson"
     validate_every_n_epochs: Positive = 1
     save_every_n_epochs: NonNegative = 0
@@ -405,6 +405,8 @@ def settings_for_evaluation(
     problems = []
     for key in _leaves(given.values):
         value, trained = _value_at(given.values, key), _value_at(merged.values, key)
+        if value == {} and isinstance(trained, dict):
+            continue  # an empty block says nothing
         if key[0] not in READ_BY_EVALUATION:
             what = f"{'.'.join(key)} belongs to the checkpoint"
             fix = f"only {', '.join(READ_BY_EVALUATION)} can be set here"
@@ -445,8 +447,11 @@ def _is_fixed(key: Key, trained: Any) -> bool:
     """Whether a key describes the model rather than the table."""
     if key[0] == "data":
         return key[-1] in _FIXED_BY_CHECKPOINT
-    is_new_field = key[:2] == ("conditions", "extra") and len(key) > 2 and trained is None
-    return key[0] == "conditions" and (key[-1] in _FIXED_IN_FIELDS or is_new_field)
+    is_extra = key[:2] == ("conditions", "extra")
+    in_field = key[3:4] if is_extra else key[2:3]  # `c0` also of conditions.<field>.c0.<drug>
+    is_new_field = is_extra and len(key) > 2 and trained is None
+    is_fixed = any(part in _FIXED_IN_FIELDS for part in in_field)
+    return key[0] == "conditions" and (is_fixed or is_new_field)
 
 
 def _value_at(values: Any, key: Key) -> Any:
@@ -467,7 +472,7 @@ def _leaves(values: Any, key: Key = ()) -> Iterator[Key]:
     if isinstance(values, dict) and values:
         for name, value in values.items():
             yield from _leaves(value, (*key, str(name)))
-    else:
+    elif key:
         yield key
 
 
@@ -567,6 +572,7 @@ def _put_override(source: _Source, text: str) -> None:
     if isinstance(node, yaml.MappingNode) and node.value:
         source.put(key, {}, file, None)
         _put_node(source, node, file, key)
+        source.places = {k: (f, None if f == file else n) for k, (f, n) in source.places.items()}
         return
     source.put(key, None if node is None else _construct(node, file), file, None)
 

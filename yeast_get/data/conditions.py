@@ -47,8 +47,8 @@ class ConditionField:
         headers: Other headers of this column, besides the name.
         spellings: Canonical category by folded spelling.
         drug: The drug field that a dose belongs to.
-        c0: Reference concentration in mol/L by drug; "" for all others.
-        molar_mass: g/mol by drug, for doses given as mass per volume.
+        c0: Reference concentration in mol/L by folded drug; "" for all others.
+        molar_mass: g/mol by folded drug, for doses given as mass per volume.
     """
 
     name: str
@@ -134,7 +134,7 @@ def _configured(base: ConditionField, entry: FieldConfig) -> ConditionField:
         limits=base.limits if entry.limits is None else (entry.limits[0], entry.limits[1]),
         headers=(*base.headers, *entry.aliases),
         spellings=spellings,
-        c0={"": DEFAULT_C0} | c0,
+        c0={"": DEFAULT_C0} | {fold(drug): value for drug, value in c0.items()},
         molar_mass={fold(drug): mass for drug, mass in entry.molar_mass.items()},
     )
 
@@ -198,7 +198,7 @@ def read_conditions(
         header = columns.get(each.name)
         if header is None:
             frame[each.name] = pd.Series(
-                None if each.is_text else np.nan,
+                [None if each.is_text else np.nan] * len(frame),
                 index=frame.index,
                 dtype=object if each.is_text else np.float64,
             )
@@ -220,7 +220,7 @@ def read_conditions(
 def _read_text(table: RawTable, header: str, each: ConditionField) -> pd.Series:
     """Categories in one spelling; the first spelling met stands for all that fold to it."""
     texts = table.text(header)
-    canonical: dict[str, str | None] = dict.fromkeys(NOT_RECORDED)
+    canonical: dict[str, str | None] = dict.fromkeys(map(fold, NOT_RECORDED))
     canonical.update(each.spellings)
     out: list[str | None] = []
     for text in texts:
@@ -354,16 +354,16 @@ _UNIT_WORDS = {"c": "degC", "°c": "degC", "k": "kelvin", "f": "degF", "°f": "d
 
 def _clean_unit(unit: str) -> str:
     """A unit as pint spells it."""
-    unit = unit.replace("μ", "µ").replace("°C", "degC").replace("°", "deg")
-    return _UNIT_WORDS.get(unit.casefold(), unit)
+    unit = unit.replace("° ", "°")
+    return _UNIT_WORDS.get(unit.casefold(), unit.replace("μ", "µ").replace("°", "deg"))
 
 
 def _check_limits(
     table: RawTable, header: str, each: ConditionField, values: np.ndarray
 ) -> list[Problem]:
-    if each.limits is None or each.given_unit == NORMALIZED:
-        return []
-    low, high = each.limits
+    low, high = each.limits or (-_INFINITY, _INFINITY)
+    if each.given_unit == NORMALIZED:
+        low, high = 0.0 if each.kind == "dose" else -_INFINITY, _INFINITY
     with np.errstate(invalid="ignore"):
         bad = (values < low) | (values > high)
     unit = f" {each.unit}" if each.unit else ""
@@ -429,7 +429,7 @@ def signatures(conditions: pd.DataFrame) -> np.ndarray:
     """The condition signature of each row, as a 64-bit hash [rows] int64.
 
     Two samples have one signature exactly where all recorded fields are alike, numbers to six
-    significant digits. A field that is recorded nowhere does not count, so that a table with and
+    significant digits and texts but for case and width. A field that is recorded nowhere does not count, so that a table with and
     one without such a column agree.
     """
     names = sorted(conditions.columns)
@@ -438,7 +438,7 @@ def signatures(conditions: pd.DataFrame) -> np.ndarray:
     out = np.empty(len(conditions), dtype=np.int64)
     for i, row in enumerate(zip(*cells, strict=True)):
         recorded = tuple(
-            (name, float(f"{value:.6g}") if isinstance(value, float) else value)
+            (name, float(f"{value:.6g}") if isinstance(value, float) else fold(value))
             for name, value in zip(names, row, strict=True)
             if value is not None and value == value  # NaN differs from itself
         )

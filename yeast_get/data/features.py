@@ -15,7 +15,7 @@ import pandas as pd
 
 from yeast_get.batch import DOSE_NOT_RECORDED, NONE, UNKNOWN, InputSizes
 from yeast_get.config import Settings
-from yeast_get.data.conditions import DEFAULT_C0, NO_DRUG
+from yeast_get.data.conditions import DEFAULT_C0, NO_DRUG, NORMALIZED, fold
 from yeast_get.data.expression_data import ExpressionData
 from yeast_get.errors import DataError, Problem
 
@@ -99,6 +99,7 @@ class FeatureSchema:
         mean, sd = _fit_target(data, train, settings)
         conditions = data.conditions.iloc[samples]
         kinds = {f.name: f.kind for f in data.fields}
+        scaled = {f.name for f in data.fields if f.given_unit == NORMALIZED}
         dose_of = {f.drug: f.name for f in data.fields if f.kind == "dose"}
         drugs = {name: dose_of.get(name) for name, kind in kinds.items() if kind == "drug"}
         drug_words = {word for name in drugs for word in conditions[name].dropna()} - {NO_DRUG}
@@ -111,7 +112,7 @@ class FeatureSchema:
             with_presence=np.flatnonzero(gaps).tolist(),
             accessibility=_fit_accessibility(data, regions, settings.data.motif_scale),
             numbers=[
-                _fit_number(name, kind, conditions[name])
+                _fit_number(name, "number" if name in scaled else kind, conditions[name])
                 for name, kind in kinds.items()
                 if kind in ("number", "time")
             ],
@@ -234,7 +235,8 @@ class FeatureSchema:
         """log10(1 + c/c0) / log10(1 + 1/c0), mol/L; -1 where the dose was not recorded."""
         by_drug = self.c0.get(dose_name or "", {})
         default = by_drug.get("", DEFAULT_C0)
-        c0 = np.array([by_drug.get(word, default) for word in drug], dtype=np.float64)
+        words = ["" if pd.isna(word) else fold(word) for word in drug]
+        c0 = np.array([by_drug.get(word, default) for word in words], dtype=np.float64)
         with np.errstate(invalid="ignore"):
             scaled = np.log1p(amount / c0) / np.log1p(1 / c0)
         return np.where(np.isnan(amount), DOSE_NOT_RECORDED, scaled)
@@ -246,7 +248,8 @@ class FeatureSchema:
         for name, words in vocabularies.items():
             if name in data.conditions:
                 values = data.conditions[name].dropna()
-                new = sorted(set(values) - set(words))
+                known = {fold(word) for word in words}
+                new = sorted(word for word in set(values) if fold(word) not in known)
                 if new:
                     count = int(values.isin(new).sum())
                     said.append(
@@ -360,7 +363,7 @@ def _fit_target(
     count = np.maximum((~np.isnan(y)).sum(axis=0), 1)
     mean = np.nansum(y, axis=0) / count
     sd = np.sqrt(np.nansum((y - mean) ** 2, axis=0) / count)
-    if (sd == 0).any():
+    if (sd <= 1e-9 * np.abs(mean)).any():
         what = "all training targets are the same number"
         raise DataError(Problem(what, "there is nothing to learn from them", file=data.source))
     if rates:
@@ -369,8 +372,9 @@ def _fit_target(
 
 
 def _indices(words: pd.Series, vocabulary: list[str], first: int) -> np.ndarray:
-    at = {word: i + first for i, word in enumerate(vocabulary)}
-    return np.array([at.get(word, UNKNOWN) for word in words], dtype=np.int64)
+    at = {fold(word): i + first for i, word in enumerate(vocabulary)}
+    found = [UNKNOWN if pd.isna(word) else at.get(fold(word), UNKNOWN) for word in words]
+    return np.array(found, dtype=np.int64)
 
 
 def _stack(columns: list[np.ndarray], rows: int, dtype: Any) -> np.ndarray:

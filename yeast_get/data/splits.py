@@ -111,8 +111,9 @@ def _deal(size: np.ndarray, config: SplitConfig, rng: np.random.Generator) -> np
     target = np.array(config.fractions) * size.sum()
     filled = np.zeros(3)
     part = np.zeros(len(size), dtype=np.uint8)
+    wanted = np.where(target > 0, target, 1.0)
     for group in rng.permutation(len(size)):
-        lacking = (target - filled) / target
+        lacking = np.where(target > 0, (target - filled) / wanted, -np.inf)
         part[group] = int(lacking.argmax())
         filled[part[group]] += size[group]
     return part
@@ -137,7 +138,7 @@ def _by_name(
         what = f"split names {', '.join(unknown)}, which {column} does not hold"
         known = ", ".join(values[:20])
         raise DataError(Problem(what, f"it holds {known}", file=data.source, column=column))
-    if set(values) <= {"train", "val", "test"} and not named:
+    if set(values) <= set(PARTS) and not named:
         of_value = np.array([PARTS.index(value) for value in values], dtype=np.uint8)
         return of_value[group]
     part = np.full(len(values), TRAIN, dtype=np.uint8)
@@ -149,7 +150,7 @@ def _by_name(
         shares = [config.fractions[0], 0.0 if config.val else config.fractions[1], 0.0]
         shares[2] = 0.0 if config.test else config.fractions[2]
         total = sum(shares)
-        rest = config.model_copy(update={"fractions": [max(s / total, 1e-12) for s in shares]})
+        rest = config.model_copy(update={"fractions": [s / total for s in shares]})
         part[free] = _deal(size[free], rest, rng)
     else:
         part = _deal(size, config, rng)

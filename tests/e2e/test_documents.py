@@ -1,0 +1,126 @@
+"""The commands of the documents run, and show what the README says they show."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import shutil
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+import evaluate_yeast
+import train_yeast
+from yeast_get.config import Settings, load_settings
+
+PLANTED = {
+    "MA0359.1.RAP1", "MA0412.1.UME6", "MA0303.1.GCN4", "MA0319.1.HSF1", "MA0341.1.MSN2",
+    "MA0415.1.YAP1", "temperature", "drug and drug_concentration", "medium", "accessibility",
+}  # fmt: skip
+SET_UP = ("python3 -m venv", ".venv/bin/pip install", ".venv/bin/python -m pytest")
+
+
+def bash_blocks(path: Path) -> list[str]:
+    text = path.read_text(encoding="utf-8")
+    return [block.strip() for block in re.findall(r"```bash\n(.*?)```", text, re.DOTALL)]
+
+
+def number_after(text: str, path: Path) -> float:
+    found = re.search(text + r"\s+(-?\d+\.\d+)", " ".join(path.read_text("utf-8").split()))
+    assert found, f"{path.name} does not say {text!r}"
+    return float(found[1])
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory, root):
+    """A folder that looks like a fresh clone to the commands."""
+    folder = tmp_path_factory.mktemp("clone")
+    for name in ("config", "input", "docs"):
+        shutil.copytree(root / name, folder / name)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def example(clone, root):
+    """All commands of README and docs have run, in their order."""
+    patch = pytest.MonkeyPatch()
+    patch.chdir(clone)
+    try:
+        for path in [root / "README.md", *sorted((root / "docs").rglob("*.md"))]:
+            for block in bash_blocks(path):
+                for command in re.split(r"&&|\n", block):
+                    run(command.strip())
+    finally:
+        patch.undo()
+    return clone / "output"
+
+
+def run(command: str) -> None:
+    if command.startswith(SET_UP):
+        return  # what .ci/run does
+    name, *arguments = shlex.split(command)
+    commands = {
+        ".venv/bin/train_yeast": train_yeast.main,
+        ".venv/bin/evaluate_yeast": evaluate_yeast.main,
+    }
+    assert name in commands, f"the documents name a command that no test can run: {command}"
+    commands[name](arguments, standalone_mode=False)
+
+
+@pytest.mark.slow
+def test_the_example_scores_near_the_best_possible(example, root):
+    scores = json.loads((example / "example_eval" / "metrics.json").read_text())
+    ceiling = number_after("No model can score above a Pearson r of", root / "README.md")
+    assert scores["part"] == "test"
+    assert ceiling - 0.05 <= scores["overall"]["pearson"] <= ceiling + 0.02
+    said = number_after("report about", root / "README.md")
+    assert scores["overall"]["pearson"] == pytest.approx(said, abs=0.015)
+    assert scores["beats_best_baseline_by"]["pearson"] > 0.3
+
+
+@pytest.mark.slow
+def test_what_was_planted_leads_the_importance(example):
+    order = pd.read_csv(example / "example_eval" / "feature_importance.csv")
+    assert set(order["feature"][: len(PLANTED)]) == PLANTED
+
+
+def test_the_chinese_readme_has_the_same_commands(root):
+    assert bash_blocks(root / "README.md") == bash_blocks(root / "README.zh-CN.md")
+    assert bash_blocks(root / "README.md")
+
+
+def test_the_readme_explains_every_section_and_key(root):
+    text = (root / "README.md").read_text("utf-8")
+    for section, field in Settings.model_fields.items():
+        assert f"`{section}" in text, section
+        keys = getattr(field.annotation, "model_fields", {})
+        for key in keys if section not in ("conditions",) else ("extra",):
+            pattern = rf"`({section})?\.{key}[`.]|`{section}\.\*`"
+            assert re.search(pattern, text), f"{section}.{key}"
+
+
+@pytest.mark.parametrize("name", ["README.md", "README.zh-CN.md", "docs/architecture.md"])
+def test_links_and_trees_name_files_that_exist(root, name):
+    path = root / name
+    for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", path.read_text("utf-8")):
+        if "://" not in target:
+            assert (path.parent / target).exists(), target
+
+
+def test_the_shipped_yaml_spells_out_the_defaults(root):
+    assert load_settings(root / "config" / "yeast_training.yaml") == load_settings(None)
+
+
+@pytest.mark.parametrize("name", ["gasch2000", "getforyeast", "original_example"])
+def test_the_example_yamls_are_valid(root, name):
+    load_settings(root / "docs" / "examples" / f"{name}.yaml")
+
+
+def test_python_scripts_equal_the_console_scripts(root):
+    text = (root / "setup.cfg").read_text()
+    assert "train_yeast = train_yeast:main" in text
+    assert "evaluate_yeast = evaluate_yeast:main" in text
+    assert sys.modules["train_yeast"].main is train_yeast.main
