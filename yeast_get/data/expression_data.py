@@ -174,6 +174,10 @@ def load_expression_data(settings: Settings, need_target: bool = True) -> Expres
         data = _build_or_skip(raw, fields, settings.data, need_target)
     else:
         data = _build_from_folder(raw, fields, settings.data, need_target)
+    if not data.motif.shape[1] and data.accessibility is None:
+        what = "has no motif scores, region features or accessibility"
+        fix = "name the motif scores as data.motif_columns"
+        raise DataError(Problem(what, fix, file=data.source))
     data.warnings += _constant_columns(data)
     return data
 
@@ -191,6 +195,7 @@ def _build_or_skip(
             rows = {problem.row for problem in error.problems if (problem.row or 0) > 1}
             all_have_rows = all((problem.row or 0) > 1 for problem in error.problems)
             too_many = len(rows) + len({p.row for p in skipped}) > config.max_skipped
+            too_many |= len(rows) == len(raw.tables["long"].frame)
             if config.on_bad_row == "error" or not all_have_rows or too_many:
                 raise
             skipped += error.problems
@@ -262,6 +267,9 @@ def _assign_roles(
     roles.descriptions = left.take_matching(config.description_columns)
     if "target" in kinds:
         roles.targets = left.take_targets(config)
+        absent = [name for name in config.target_columns if name not in roles.targets]
+        if roles.targets and absent:
+            _need(table, None, " and no column ".join(absent))
     if "region" in kinds:
         roles.region_id = left.take(REGION_ID_HEADERS)
         roles.region_features = left.take_matching(config.region_feature_columns)
@@ -365,7 +373,8 @@ def _build_from_long(
     roles = _assign_roles(table, config, fields, ("region", "sample", "target"))
     _need(table, roles.region_id, "region_id (or peak_id)")
     if need_target:
-        _need(table, roles.targets[0] if roles.targets else None, "target")
+        wanted = " and no column ".join(config.target_columns) or "target"
+        _need(table, roles.targets[0] if roles.targets else None, wanted)
     problems: list[Problem] = []
     regions = table.text(roles.region_id or "")
     problems += _blank_ids(table, regions, roles.region_id or "")
