@@ -429,8 +429,8 @@ def signatures(conditions: pd.DataFrame) -> np.ndarray:
     """The condition signature of each row, as a 64-bit hash [rows] int64.
 
     Two samples have one signature exactly where all recorded fields are alike, numbers to six
-    significant digits and texts but for case and width. A field that is recorded nowhere does not count, so that a table with and
-    one without such a column agree.
+    significant digits and texts but for case and width. A field that is recorded nowhere does not
+    count, so that a table with and one without such a column agree.
     """
     names = sorted(conditions.columns)
     cells = [conditions[name].to_numpy(dtype=object) for name in names]

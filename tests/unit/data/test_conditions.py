@@ -158,7 +158,9 @@ def test_words_for_not_recorded_are_missing_numbers(word):
     assert np.isnan(values({"temperature": [word, "30"]}, "temperature")[0])
 
 
-@pytest.mark.parametrize("word", ["-", "?", "Unknown", "未知", "nr", "not recorded", "Not  recorded"])
+@pytest.mark.parametrize(
+    "word", ["-", "?", "Unknown", "未知", "nr", "not recorded", "Not  recorded"]
+)
 def test_words_for_not_recorded_are_missing_categories(word):
     assert values({"medium": [word, None, "YPD"]}, "medium") == [None, None, "YPD"]
 
@@ -168,7 +170,8 @@ def test_words_for_not_recorded_are_missing_categories(word):
 
 @pytest.mark.parametrize(
     ("name", "value", "limits"),
-    [("temperature", -1, "0 to 60"), ("temperature", 61, "0 to 60"), ("drug_time", 2001, "0 to 2000"),
+    [("temperature", -1, "0 to 60"), ("temperature", 61, "0 to 60"),
+     ("drug_time", 2001, "0 to 2000"),
      ("preculture_time", -1, "0 to 2000"), ("preculture_temperature", 300, "0 to 60"),
      ("drug_od600", 101, "0 to 100"), ("preculture_od600", -0.1, "0 to 100"),
      ("drug_concentration", -1, "0 to inf")],
@@ -192,7 +195,10 @@ def test_limits_are_those_of_the_canonical_unit_and_of_the_yaml():
 @pytest.mark.parametrize(
     ("column", "said"),
     [
-        ({"temperature": [15.0, 30, 50, 50]}, "temperature: 3 values outside the usual 20 to 45 (15, 50)"),
+        (
+            {"temperature": [15.0, 30, 50, 50]},
+            "temperature: 3 values outside the usual 20 to 45 (15, 50)",
+        ),
         ({"preculture_time": [3, 14]}, "preculture_time: 1 value outside the usual 3 to 4 (14)"),
     ],
 )
@@ -231,7 +237,11 @@ def test_headers_of_the_laboratory_are_declared_as_aliases():
 def test_fields_are_dropped_and_added_by_the_yaml():
     fields = make_fields(
         medium={"drop": True},
-        extra={"ph": {"kind": "number"}, "soak": {"kind": "time"}, "no": {"kind": "drug", "drop": True}},
+        extra={
+            "ph": {"kind": "number"},
+            "soak": {"kind": "time"},
+            "no": {"kind": "drug", "drop": True},
+        },
     )
     names = [f.name for f in fields]
     assert names == [f.name for f in STANDARD_FIELDS if f.name != "medium"] + ["ph", "soak"]
@@ -244,7 +254,12 @@ def test_fields_are_dropped_and_added_by_the_yaml():
 def test_one_hot_columns_are_folded_back_into_their_field():
     fields = make_fields()
     frame = pd.DataFrame(
-        {"media_SC": [1, 0, 0], "media_YPD": [0, 1, 1], "drug_H2O2": [0, 0, 1], "drug_none": [1, 1, 0]},
+        {
+            "media_SC": [1, 0, 0],
+            "media_YPD": [0, 1, 1],
+            "drug_H2O2": [0, 0, 1],
+            "drug_none": [1, 1, 0],
+        },
         index=[2, 3, 4],
     )
     groups = match_one_hot([*frame.columns, "motif_x"], fields)
@@ -286,7 +301,9 @@ def test_aliases_of_a_category_are_declared():
 # ------------------------------------------------------------------------------ drugs and doses
 
 
-@pytest.mark.parametrize("word", ["none", "None", "NONE", "no drug", "no_drug", "mock", "DMSO", "无", "对照"])
+@pytest.mark.parametrize(
+    "word", ["none", "None", "NONE", "no drug", "no_drug", "mock", "DMSO", "无", "对照"]
+)
 def test_words_for_no_drug_are_none_with_dose_zero(word):
     frame, bad, _ = read({"drug": [word], "drug_concentration": [np.nan]})
     assert (frame["drug"][2], frame["drug_concentration"][2], bad) == ("none", 0.0, [])
@@ -384,5 +401,7 @@ def test_signatures_are_the_same_in_another_process(root):
         f"print(signatures(pd.DataFrame([{SAMPLE!r}]))[0])"
     )
     environment = os.environ | {"PYTHONHASHSEED": "123"}
-    out = subprocess.check_output([sys.executable, "-c", code], cwd=root, env=environment, text=True)
+    out = subprocess.check_output(
+        [sys.executable, "-c", code], cwd=root, env=environment, text=True
+    )
     assert int(out) == signature(**SAMPLE)

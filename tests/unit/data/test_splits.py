@@ -78,7 +78,8 @@ def group_of(data, by: str) -> list[np.ndarray]:
     return {
         "region": [region], "condition": [signature], "random": [pair],
         "region_and_condition": [pair, region, signature],
-        "chromosome": [data.chrom[region].astype(str)], "column": [data.column("batch").astype(str)],
+        "chromosome": [data.chrom[region].astype(str)],
+        "column": [data.column("batch").astype(str)],
     }[by]  # fmt: skip
 
 
@@ -157,8 +158,16 @@ def test_rows_without_a_measured_target_are_unused(load, by):
 @pytest.mark.parametrize(
     ("by", "rows", "said"),
     [
-        ("region", lambda t: t["motif_a"] < 0.15, "split.by: region leaves test without a measured"),
-        ("condition", lambda t: t["temperature"] < 21, "split.by: condition leaves val and test with"),
+        (
+            "region",
+            lambda t: t["motif_a"] < 0.15,
+            "split.by: region leaves test without a measured",
+        ),
+        (
+            "condition",
+            lambda t: t["temperature"] < 21,
+            "split.by: condition leaves val and test with",
+        ),
         ("chromosome", lambda t: t["region_id"] < "chr02", "chromosome leaves test without"),
         ("column", lambda t: t["batch"] == "b0", "split.by: column leaves val and test without"),
         ("random", lambda t: (t["motif_a"] < 0.15) & (t["temperature"] < 21), "random leaves test"),
@@ -168,7 +177,9 @@ def test_rows_without_a_measured_target_are_unused(load, by):
 def test_too_few_groups_are_an_error(load, by, rows, said):
     table = big_table()
     data = load(table[rows(table)])
-    with pytest.raises(DataError, match=rf"t.csv: .*{said}.*too few groups for it; split in another"):
+    with pytest.raises(
+        DataError, match=rf"t.csv: .*{said}.*too few groups for it; split in another"
+    ):
         make_split(data, config(by))
 
 
@@ -209,7 +220,9 @@ def test_missing_scores_are_alike(load):
         (["c_0_1000", "c_100_110", "c_900_1100"], False),  # the third by half only
     ],
 )
-def test_regions_that_overlap_by_more_than_half_of_the_shorter_are_one_group(load, places, together):
+def test_regions_that_overlap_by_more_than_half_of_the_shorter_are_one_group(
+    load, places, together
+):
     table = pd.DataFrame(
         {"region_id": places, "motif_a": np.arange(len(places)), "target": 1.0, "batch": "b"}
     )
@@ -250,7 +263,9 @@ def test_where_one_part_is_named_the_other_is_dealt_out_of_the_rest(data, named,
 
 
 def test_a_named_group_that_is_not_there_is_refused(data):
-    said = r"t.csv, column chrom: split names chrX, which chrom does not hold; it holds chr00, chr01"
+    said = (
+        r"t.csv, column chrom: split names chrX, which chrom does not hold; it holds chr00, chr01"
+    )
     with pytest.raises(DataError, match=said):
         make_split(data, config("chromosome", test=["chr03", "chrX"]))
 
@@ -260,7 +275,9 @@ def test_a_column_of_parts_is_the_split(load):
     words = np.array(["train", "val", "test", "unused"])[np.arange(len(table)) % 4]
     part = make_split(load(table.assign(batch=words)), config("column"))
     assert part.tolist() == [i % 4 for i in range(len(table))]
-    named = make_split(load(table.assign(batch=words)), config("column", test=["train"], val=["val"]))
+    named = make_split(
+        load(table.assign(batch=words)), config("column", test=["train"], val=["val"])
+    )
     assert set(words[named == TEST]) == {"train"}  # names that are given outright win
 
 
@@ -315,14 +332,18 @@ def as_folder(tmp_path, table):
     folder = tmp_path / "folder"
     folder.mkdir()
     table[["region_id", "motif_a"]].drop_duplicates().to_csv(folder / "regions.csv", index=False)
-    table[["sample_id", "temperature"]].drop_duplicates().to_csv(folder / "samples.csv", index=False)
+    table[["sample_id", "temperature"]].drop_duplicates().to_csv(
+        folder / "samples.csv", index=False
+    )
     wide = table.pivot(index="region_id", columns="sample_id", values="target").reset_index()
     wide.to_csv(folder / "expression.csv", index=False)
     return load_expression_data(settings_from_dict({"data": {"path": str(folder)}}, "x"))
 
 
 def key(data) -> list[tuple]:
-    return list(zip(data.region_id[data.region_index], data.sample_id[data.sample_index], strict=True))
+    return list(
+        zip(data.region_id[data.region_index], data.sample_id[data.sample_index], strict=True)
+    )
 
 
 @pytest.mark.parametrize("by", KINDS)

@@ -1,0 +1,388 @@
+"""FeatureSchema: fitted on training rows alone, applied to any table by name."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from yeast_get.config import settings_from_dict
+from yeast_get.data.expression_data import load_expression_data
+from yeast_get.data.features import FeatureSchema
+from yeast_get.errors import DataError
+
+# Four regions in two samples; the last region and the second sample are not for training.
+TABLE = pd.DataFrame(
+    {
+        "region_id": ["c_0_9", "c_10_19", "c_20_29", "c_30_39"] * 2,
+        "motif_a": [1.0, 2.0, 6.0, 50.0] * 2,
+        "motif_b": [np.nan, 4.0, 8.0, 70.0] * 2,
+        "motif_c": [5.0, 5.0, 5.0, 9.0] * 2,
+        "gc": [0.2, 0.4, 0.6, 0.9] * 2,
+        "accessibility": [0.1, 0.2, 0.6, 0.9] * 2,
+        "sample_id": ["s1"] * 4 + ["s2"] * 4,
+        "medium": ["YPD"] * 4 + ["SC"] * 4,
+        "temperature": [30.0] * 4 + [40.0] * 4,
+        "drug": ["H2O2"] * 4 + ["CHX"] * 4,
+        "drug_concentration": [1e-3] * 4 + [1e-6] * 4,
+        "drug_time": [0.5] * 4 + [2.0] * 4,
+        "target": [1.0, 2.0, 6.0, 100.0, 200.0, 300.0, 400.0, 500.0],
+    }
+)
+TRAIN = np.array([True, True, True, False, False, False, False, False])
+
+
+@pytest.fixture
+def load(tmp_path):
+    def load(table=TABLE, need_target=True, **sections):
+        path = tmp_path / "t.csv"
+        table.to_csv(path, index=False)
+        sections["data"] = {
+            "path": str(path), "region_feature_columns": ["gc"], **sections.get("data", {}),
+        }  # fmt: skip
+        settings = settings_from_dict(sections, "x")
+        return load_expression_data(settings, need_target), settings
+
+    return load
+
+
+@pytest.fixture
+def fit(load):
+    """A schema and its table."""
+
+    def fit(table=TABLE, train=TRAIN, **sections):
+        data, settings = load(table, **sections)
+        return FeatureSchema.fit(data, train, settings), data
+
+    return fit
+
+
+# ------------------------------------------------------------------------------ training rows only
+
+
+def test_nothing_of_a_row_that_is_not_for_training_enters_the_schema(fit):
+    changed = TABLE.copy()
+    held_out = changed["region_id"] == "c_30_39"
+    numbers = ["motif_a", "motif_b", "motif_c", "gc", "accessibility"]
+    changed.loc[held_out, numbers] = [-9, np.nan, 3, np.nan, np.nan]
+    second = changed["sample_id"] == "s2"
+    changed.loc[second, ["medium", "temperature", "drug"]] = ["other", 22.0, "new"]
+    changed.loc[second, ["drug_concentration", "drug_time"]] = [0.5, 9.0]
+    changed.loc[~TRAIN, "target"] = 1e4
+    identity = {"model": {"region_identity": {"enabled": True}}}
+    assert fit(**identity)[0] == fit(changed, **identity)[0]
+    changed.loc[0, "target"] = 3.0
+    assert fit()[0] != fit(changed)[0]
+
+
+def test_vocabularies_are_those_of_training_samples(fit):
+    schema, _ = fit()
+    assert schema.categories == {"medium": ["YPD"], "carbon_source": [], "nitrogen_source": []}
+    assert schema.drug_vocabulary == ["H2O2"]
+    schema, _ = fit(train=np.ones(8, dtype=bool))
+    assert schema.categories["medium"] == ["SC", "YPD"]
+    assert schema.drug_vocabulary == ["CHX", "H2O2"]
+
+
+def test_sizes_are_what_the_schema_holds(fit):
+    sizes = fit(model={"region_identity": {"enabled": True}})[0].sizes()
+    assert sizes.region_features == 4 + 1  # and the presence bit of motif_b
+    assert sizes.accessibility == 1
+    assert sizes.numbers == [
+        "temperature", "preculture_time", "preculture_temperature", "preculture_od600", "drug_time",
+        "drug_od600",
+    ]  # fmt: skip
+    assert sizes.categories == {"medium": 2, "carbon_source": 1, "nitrogen_source": 1}
+    assert (sizes.drugs, sizes.drug_vocabulary) == (["drug"], 3)
+    assert (sizes.targets, sizes.known_regions) == (1, 3)
+
+
+# ---------------------------------------------------------------------------------- regions
+
+SD = np.std([1, 2, 6])  # around a mean of 3
+
+
+@pytest.mark.parametrize(
+    ("scale", "motif_a", "motif_b", "motif_c", "accessibility"),
+    [
+        ("none", [1, 2, 6, 50], [6, 4, 8, 70], [5, 5, 5, 9], [0.1, 0.2, 0.6, 0.9]),
+        ("max", [1 / 6, 1 / 3, 1, 50 / 6], [0.75, 0.5, 1, 8.75], [1, 1, 1, 1.8],
+         [1 / 6, 1 / 3, 1, 1.5]),
+        ("standard", [-2 / SD, -1 / SD, 3 / SD, 47 / SD], [0, -1, 1, 32], [0, 0, 0, 4],
+         np.array([-2, -1, 3, 6]) / SD),
+    ],
+)  # fmt: skip
+def test_region_features_are_scaled_by_hand(fit, scale, motif_a, motif_b, motif_c, accessibility):
+    schema, data = fit(data={"motif_scale": scale})
+    got = schema.region_inputs(data)
+    gc = (np.array([0.2, 0.4, 0.6, 0.9]) - 0.4) / np.std([0.2, 0.4, 0.6])  # always standardised
+    present = [0, 1, 1, 1]  # of motif_b, whose gap is filled by the mean
+    expected = np.array([motif_a, motif_b, motif_c, gc, present]).T
+    assert got.dtype == np.float32
+    np.testing.assert_allclose(got, expected, rtol=2e-5, atol=2e-6)
+    got = schema.accessibility_inputs(data)
+    assert got.shape == (4, 1, 1)
+    np.testing.assert_allclose(got[:, 0, 0], accessibility, rtol=2e-5, atol=2e-6)
+
+
+def test_a_gap_that_training_did_not_have_is_the_mean_without_a_presence_column(fit, load):
+    schema, _ = fit()
+    gap = TABLE.copy()
+    gap.loc[[0, 4], ["motif_a", "accessibility"]] = np.nan
+    data, _ = load(gap)
+    assert schema.region_inputs(data)[0, 0] == pytest.approx(0, abs=1e-6)
+    assert schema.accessibility_inputs(data)[0].tolist() == [[pytest.approx(0, abs=1e-6)]]
+    assert schema.region_inputs(data).shape == (4, 5)
+
+
+def test_accessibility_per_cell_with_gaps_has_a_presence_bit_before_the_value(fit):
+    table = TABLE.copy()
+    table["accessibility"] = [np.nan, 1.0, 3.0, 9.0, 5.0, 3.0, 3.0, 7.0]
+    schema, data = fit(table, data={"motif_scale": "none"})
+    got = schema.accessibility_inputs(data)
+    assert got.shape == (4, 2, 2)
+    assert got[:, :, 0].tolist() == [[0, 1], [1, 1], [1, 1], [1, 1]]
+    assert got[:, :, 1].tolist() == [[3, 5], [1, 3], [3, 3], [9, 7]]  # 15/5 for the gap
+    assert schema.sizes().accessibility == 2
+
+
+def test_a_table_without_accessibility_has_an_input_without_columns(fit):
+    schema, data = fit(TABLE.drop(columns="accessibility"))
+    assert schema.accessibility_inputs(data).shape == (4, 1, 0)
+    assert schema.sizes().accessibility == 0
+
+
+def test_the_absent_motif_is_what_a_score_of_zero_becomes(fit, load):
+    zero = TABLE.assign(motif_a=0.0, motif_b=0.0, motif_c=0.0)
+    for scale in ("none", "max", "standard"):
+        schema, _ = fit(data={"motif_scale": scale})
+        absent = schema.absent_motif()
+        np.testing.assert_allclose(
+            absent[:3], schema.region_inputs(load(zero)[0])[0, :3], rtol=1e-5
+        )
+        assert np.isnan(absent[3:]).all()  # gc and the presence bit are no motifs
+
+
+def test_features_are_matched_by_name_and_not_by_order(fit, load):
+    schema, data = fit()
+    shuffled, _ = load(TABLE[list(reversed(TABLE.columns))].assign(motif_new=1.0))
+    assert shuffled.motif_names == ["motif_c", "motif_b", "motif_a", "motif_new"]
+    assert schema.region_inputs(shuffled).tolist() == schema.region_inputs(data).tolist()
+
+
+def test_a_table_that_lacks_a_feature_of_the_model_is_refused(fit, load):
+    schema, _ = fit()
+    data, _ = load(TABLE.drop(columns=["motif_a", "gc"]))
+    said = (
+        r"t.csv: lacks 2 of the 4 region features that the model was trained on: motif_a, gc; add"
+    )
+    with pytest.raises(DataError, match=said):
+        schema.region_inputs(data)
+    data, _ = load(TABLE.drop(columns="accessibility"))
+    with pytest.raises(
+        DataError, match=r"t.csv: has no accessibility, which the model was trained"
+    ):
+        schema.accessibility_inputs(data)
+
+
+def test_known_regions_have_an_identity_and_others_are_zero(fit, load):
+    schema, data = fit(model={"region_identity": {"enabled": True}})
+    assert schema.region_vocab(data).tolist() == [1, 2, 3, 0]
+    backwards, _ = load(TABLE.iloc[::-1])
+    assert schema.region_vocab(backwards).tolist() == [0, 3, 2, 1]
+    assert fit()[0].region_vocab(data).tolist() == [0, 0, 0, 0]  # not enabled
+
+
+# ------------------------------------------------------------------------------- conditions
+
+
+def test_numbers_are_standardised_and_times_enter_as_log_minutes(fit):
+    schema, data = fit(train=np.ones(8, dtype=bool))
+    inputs = schema.sample_inputs(data)
+    at = schema.sizes().numbers.index
+    np.testing.assert_allclose(inputs.number[:, at("temperature")], [-1, 1])  # mean 35, SD 5
+    np.testing.assert_allclose(inputs.number[:, at("drug_time")], [-1, 1], rtol=1e-6)
+    (time,) = [each for each in schema.numbers if each["name"] == "drug_time"]
+    assert time["mean"] == pytest.approx((np.log10(31) + np.log10(121)) / 2)
+    assert time["sd"] == pytest.approx((np.log10(121) - np.log10(31)) / 2)
+
+
+def test_normalized_times_may_be_negative_and_are_not_put_on_a_log_scale(fit):
+    table = TABLE.assign(drug_time=[-1.5] * 4 + [0.5] * 4)
+    conditions = {"drug_time": {"unit": "normalized"}}
+    schema, data = fit(table, np.ones(8, dtype=bool), conditions=conditions)
+    at = schema.sizes().numbers.index("drug_time")
+    assert schema.sample_inputs(data).number[:, at].tolist() == [-1, 1]
+
+
+def test_what_was_not_recorded_is_zero_and_absent(fit, load):
+    schema, _ = fit(train=np.ones(8, dtype=bool))
+    table = TABLE.copy()
+    table.loc[:3, ["temperature", "medium", "drug", "drug_concentration"]] = None
+    inputs = schema.sample_inputs(load(table)[0])
+    at = schema.sizes().numbers.index("temperature")
+    assert inputs.number[:, at].tolist() == [0, 1]
+    assert inputs.present[:, at].tolist() == [0, 1]
+    assert inputs.category[:, 0].tolist() == [0, 1]
+    assert inputs.drug[:, 0].tolist() == [0, 2]
+    assert inputs.dose[0, 0] == -1
+    other = [i for i, name in enumerate(schema.sizes().numbers) if name.startswith("preculture")]
+    assert inputs.present[:, other].sum() == 0
+    no_columns = schema.sample_inputs(load(TABLE.drop(columns=["temperature", "medium"]))[0])
+    assert no_columns.present[:, at].tolist() == [0, 0]
+    assert no_columns.category[:, 0].tolist() == [0, 0]
+
+
+def test_a_number_that_is_constant_in_training_is_not_blown_up(fit):
+    schema, data = fit()  # only 30 degrees in training
+    at = schema.sizes().numbers.index("temperature")
+    assert schema.sample_inputs(data).number[:, at].tolist() == [0, 10]
+
+
+def test_categories_and_drugs_that_training_did_not_have_are_unknown_and_named(fit):
+    schema, data = fit()
+    inputs = schema.sample_inputs(data)
+    assert inputs.category[:, 0].tolist() == [1, 0]
+    assert inputs.drug[:, 0].tolist() == [2, 0]
+    assert schema.unseen(data) == [
+        "medium: SC in 1 samples was never seen in training and counts as unknown",
+        "drug: CHX in 1 samples was never seen in training and counts as unknown",
+    ]
+    assert fit(train=np.ones(8, dtype=bool))[0].unseen(data) == []
+
+
+def test_words_of_another_table_match_whatever_their_case(fit, load):
+    schema, data = fit(train=np.ones(8, dtype=bool))
+    lower = TABLE.assign(medium=TABLE["medium"].str.lower(), drug=TABLE["drug"].str.lower())
+    other, _ = load(lower)
+    for name in ("category", "drug", "dose"):
+        got, expected = (getattr(schema.sample_inputs(each), name) for each in (other, data))
+        assert got.tolist() == expected.tolist()
+    assert schema.unseen(other) == []
+
+
+def dose_by_hand(molar: float, c0: float) -> float:
+    return np.log10(1 + molar / c0) / np.log10(1 + 1 / c0)
+
+
+@pytest.mark.parametrize(
+    ("c0", "references"),
+    [(None, (1e-9, 1e-9)), (1e-6, (1e-6, 1e-6)), ({"H2O2": 1e-3}, (1e-3, 1e-9)),
+     ({"h2o2": 1e-3, "CHX": 1e-7}, (1e-3, 1e-7))],
+)  # fmt: skip
+def test_doses_are_encoded_by_the_formula_with_the_reference_of_their_drug(fit, c0, references):
+    conditions = {} if c0 is None else {"drug_concentration": {"c0": c0}}
+    schema, data = fit(conditions=conditions)
+    got = schema.sample_inputs(data).dose[:, 0]
+    expected = [dose_by_hand(c, ref) for c, ref in zip((1e-3, 1e-6), references, strict=True)]
+    np.testing.assert_allclose(got, expected, rtol=1e-5)
+
+
+def test_one_molar_is_dose_one_and_no_drug_is_dose_zero(fit):
+    table = TABLE.assign(drug=["H2O2"] * 4 + ["none"] * 4, drug_concentration=[1.0] * 4 + [0.0] * 4)
+    schema, data = fit(table)
+    inputs = schema.sample_inputs(data)
+    assert inputs.drug[:, 0].tolist() == [2, 1]
+    assert inputs.dose[:, 0].tolist() == [1, 0]
+    assert not any(line.startswith("drug") for line in schema.unseen(data))  # "none" is no word
+
+
+@pytest.mark.parametrize("drop", [False, True])
+def test_no_drug_is_dose_zero_also_where_there_is_no_dose_column_or_field(fit, drop):
+    table = TABLE.drop(columns="drug_concentration").assign(drug=["H2O2"] * 4 + ["none"] * 4)
+    schema, data = fit(table, conditions={"drug_concentration": {"drop": drop}})
+    assert schema.sample_inputs(data).dose[:, 0].tolist() == [-1, 0]
+
+
+# --------------------------------------------------------------------------------- targets
+
+TRANSFORMS = {
+    "none": lambda y: y, "log1p": np.log1p, "log2p1": lambda y: np.log2(1 + y),
+    "log10p1": lambda y: np.log10(1 + y),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", TRANSFORMS)
+def test_targets_are_transformed_standardised_and_brought_back(fit, name):
+    schema, data = fit(data={"target_transform": name})
+    z = schema.to_model(data.target)
+    transformed = TRANSFORMS[name](data.target.astype(np.float64))
+    train = transformed[:3]
+    np.testing.assert_allclose(z, (transformed - train.mean()) / train.std(), rtol=1e-5)
+    assert z.dtype == np.float32
+    np.testing.assert_allclose(schema.to_input_units(z), data.target, rtol=1e-4)
+
+
+def test_targets_that_were_not_measured_stay_so_and_are_left_out_of_the_fit(fit):
+    table = TABLE.copy()
+    table.loc[2, "target"] = np.nan
+    schema, data = fit(table)
+    assert schema.target_mean == [1.5]
+    assert schema.target_sd == [0.5]
+    assert np.isnan(schema.to_model(data.target)[2, 0])
+
+
+def test_each_strand_has_a_scale_of_its_own(fit):
+    table = TABLE.rename(columns={"target": "target_plus"}).assign(
+        target_minus=[0.0, 10, 20] + [5] * 5
+    )
+    schema, data = fit(table)
+    assert schema.target_names == ["plus", "minus"]
+    assert schema.target_mean == [3, 10]
+    np.testing.assert_allclose(schema.to_model(data.target)[:3].mean(axis=0), 0, atol=1e-6)
+    back = schema.to_input_units(schema.to_model(data.target))
+    np.testing.assert_allclose(back, data.target, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("loss", ["mse", "poisson"])
+def test_rates_are_not_standardised(fit, loss):
+    sections = {"model": {"head": {"kind": "get"}}, "training": {"loss": loss}}
+    schema, data = fit(**sections)
+    assert (schema.target_mean, schema.target_sd) == ([0], [1])
+    np.testing.assert_array_equal(schema.to_model(data.target), data.target)
+
+
+@pytest.mark.parametrize(
+    ("sections", "reason"),
+    [
+        ({"data": {"target_transform": "log1p"}}, "data.target_transform: log1p"),
+        ({"model": {"head": {"kind": "get"}}}, "model.head.kind: get"),
+    ],
+)
+def test_negative_targets_are_refused_where_they_cannot_be_taken(fit, sections, reason):
+    table = TABLE.copy()
+    table.loc[[5, 6], "target"] = [-2.5, -1.0]  # also where they are not for training
+    said = (
+        rf"t.csv, row 7: 2 targets are below zero \(the first is -2.5\), which {reason} cannot take"
+    )
+    with pytest.raises(DataError, match=said):
+        fit(table, **sections)
+    assert fit(table)[0].target_mean == [3]
+
+
+@pytest.mark.parametrize("value", [0.0, 0.1, 1e6])
+def test_targets_that_are_all_alike_are_refused(fit, value):
+    with pytest.raises(DataError, match=r"t.csv: all training targets are the same number"):
+        fit(TABLE.assign(target=value))
+
+
+# -------------------------------------------------------------------------------- travelling
+
+
+def test_a_schema_travels_through_a_weights_only_checkpoint(fit):
+    schema, data = fit(
+        train=np.ones(8, dtype=bool),
+        model={"region_identity": {"enabled": True}},
+        conditions={"drug_concentration": {"c0": {"H2O2": 1e-3}}},
+        data={"target_transform": "log1p"},
+    )
+    file = io.BytesIO()
+    torch.save(schema.to_dict(), file)
+    file.seek(0)
+    back = FeatureSchema.from_dict(torch.load(file, weights_only=True))
+    assert back == schema
+    assert back.region_inputs(data).tolist() == schema.region_inputs(data).tolist()
+    assert back.sample_inputs(data).dose.tolist() == schema.sample_inputs(data).dose.tolist()

@@ -1,0 +1,429 @@
+"""Windows and batches: everything once, nothing across chromosomes, noise that repeats."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from tests.conftest import long_table
+from yeast_get.batch import Batch
+from yeast_get.config import AugmentationConfig, settings_from_dict
+from yeast_get.data.expression_data import load_expression_data
+from yeast_get.data.features import FeatureSchema
+from yeast_get.data.yeast_dataset import EpochSampler, WindowPlan, YeastDataset, batches
+from yeast_get.errors import DataError
+
+
+@pytest.fixture
+def load(tmp_path):
+    """A table and a schema fitted on all of its rows."""
+
+    def load(table: pd.DataFrame, **sections):
+        path = tmp_path / "t.csv"
+        table.to_csv(path, index=False)
+        settings = settings_from_dict({**sections, "data": {"path": str(path)}}, "x")
+        data = load_expression_data(settings)
+        return data, FeatureSchema.fit(data, data.measured, settings)
+
+    return load
+
+
+@pytest.fixture
+def made(load):
+    """40 regions on two chromosomes in 6 samples, with unmeasured and absent cells, shuffled."""
+    table = long_table().assign(sample_id=np.repeat([f"s{i}" for i in range(6)], 40))
+    table.loc[::7, "target"] = np.nan
+    table.loc[::11, "accessibility"] += 0.001  # so that it is per cell
+    table = table.drop(index=table.index[5::13]).sample(frac=1, random_state=0)
+    return load(table, model={"region_identity": {"enabled": True}})
+
+
+def make_augmentation(**values) -> AugmentationConfig:
+    return AugmentationConfig.model_validate({"condition_dropout": 0.0, **values})
+
+
+def all_batches(dataset: YeastDataset, size: int = 16, rng=None, workers: int = 0) -> list[Batch]:
+    sampler = EpochSampler(len(dataset), size, rng)
+    return list(batches(dataset, sampler, workers))
+
+
+def by_cell(data, parts: list[Batch], name: str) -> dict:
+    """A field of every real region, by region and sample."""
+    out = {}
+    for batch in parts:
+        values = getattr(batch, name)
+        for b, r in batch.region_mask.nonzero().tolist():
+            observation = int(batch.observation_index[b, r])
+            out[observation] = values[b, r].tolist() if values.ndim > 2 else values[b].tolist()
+    return out
+
+
+# ----------------------------------------------------------------------------- one region each
+
+
+def test_a_batch_of_single_regions_is_the_direct_look_up(made):
+    data, schema = made
+    dataset = YeastDataset(data, schema)
+    wanted = np.arange(data.num_observations) % 3 > 0
+    dataset.use(wanted)
+    at = np.flatnonzero(wanted)[[5, 0, 40]]
+    batch = dataset[np.array([5, 0, 40])]
+    region, sample, inputs = (
+        data.region_index[at],
+        data.sample_index[at],
+        schema.sample_inputs(data),
+    )
+    measured = ~np.isnan(data.target[at])
+    expected = {
+        "motif": schema.region_inputs(data)[region][:, None],
+        "accessibility": schema.accessibility_inputs(data)[region, sample][:, None],
+        "region_mask": np.ones((3, 1), bool),
+        "region_index": region[:, None],
+        "region_vocab": schema.region_vocab(data)[region][:, None],
+        "condition_number": inputs.number[sample],
+        "condition_present": inputs.present[sample],
+        "condition_category": inputs.category[sample],
+        "drug": inputs.drug[sample],
+        "dose": inputs.dose[sample],
+        "target": np.where(measured, schema.to_model(data.target[at]), 0)[:, None],
+        "target_mask": measured[:, None],
+        "observation_index": at[:, None],
+    }
+    assert data.accessibility.shape == (40, 6)
+    for name, value in batch.tensors():
+        np.testing.assert_array_equal(value.numpy(), expected[name], err_msg=name)
+
+
+def test_accessibility_per_region_is_the_same_in_every_sample(load):
+    data, schema = load(long_table())
+    dataset = YeastDataset(data, schema)
+    dataset.use(data.measured)
+    got = dataset[np.arange(240)].accessibility[:, 0]
+    np.testing.assert_array_equal(got, schema.accessibility_inputs(data)[data.region_index, 0])
+
+
+@pytest.mark.parametrize("regions_per_window", [1, 3, 8, 50])
+@pytest.mark.parametrize("offset", [False, True])
+def test_every_wanted_observation_stands_in_exactly_one_window(made, regions_per_window, offset):
+    data, schema = made
+    dataset = YeastDataset(data, schema, regions_per_window)
+    wanted = np.random.default_rng(0).random(data.num_observations) < 0.4
+    dataset.use(wanted, rng=np.random.default_rng(1) if offset else None)
+    seen = torch.cat([b.observation_index.flatten() for b in all_batches(dataset)])
+    assert sorted(seen[seen >= 0].tolist()) == np.flatnonzero(wanted).tolist()
+
+
+def test_nothing_wanted_is_no_batch(made):
+    data, schema = made
+    for regions_per_window in (1, 4):
+        dataset = YeastDataset(data, schema, regions_per_window)
+        dataset.use(np.zeros(data.num_observations, bool))
+        assert (len(dataset), all_batches(dataset)) == (0, [])
+
+
+# ------------------------------------------------------------------------------------- windows
+
+
+@pytest.mark.parametrize("seed", [None, 0, 1])
+def test_windows_are_neighbours_of_one_chromosome_in_the_order_of_their_starts(made, seed):
+    data, _ = made
+    plan = WindowPlan(data, 8)
+    rng = None if seed is None else np.random.default_rng(seed)
+    windows = plan.windows(np.ones(data.num_observations, bool), rng)
+    assert windows.region.shape[1] == 8
+    for regions in windows.region:
+        real = regions[regions >= 0]
+        assert len(real)
+        assert len(set(data.chrom[real])) == 1
+        assert (np.diff(data.start[real]) == 1000).all()  # sorted, and none left out
+        at = np.flatnonzero(regions >= 0)
+        assert (np.diff(at) == 1).all()  # padding only at the ends
+    cells = windows.region * 6 + windows.sample[:, None]
+    assert len(np.unique(cells[windows.region >= 0])) == 240  # every region in every sample once
+
+
+def test_an_observation_in_a_window_is_that_of_its_region_and_sample(made):
+    data, _ = made
+    windows = WindowPlan(data, 8).windows(np.ones(data.num_observations, bool))
+    sample = np.repeat(windows.sample[:, None], 8, axis=1)
+    there = windows.observation >= 0
+    assert (
+        there.sum() == data.num_observations < (windows.region >= 0).sum()
+    )  # some cells are absent
+    assert (data.region_index[windows.observation[there]] == windows.region[there]).all()
+    assert (data.sample_index[windows.observation[there]] == sample[there]).all()
+
+
+def test_without_an_offset_windows_are_cut_from_the_first_region_of_a_chromosome(load):
+    data, _ = load(long_table(10))  # five regions on each chromosome, in order
+    windows = WindowPlan(data, 4).windows(np.ones(60, bool))
+    first_sample = windows.region[windows.sample == 0].tolist()
+    assert first_sample == [[0, 1, 2, 3], [4, -1, -1, -1], [5, 6, 7, 8], [9, -1, -1, -1]]
+
+
+def test_the_offset_shifts_the_cut_within_the_window(load):
+    data, _ = load(long_table(10))
+    plan, wanted = WindowPlan(data, 4), np.ones(60, bool)
+    cuts = set()
+    for seed in range(20):
+        windows = plan.windows(wanted, np.random.default_rng(seed))
+        cuts |= {tuple(row) for row in windows.region.tolist() if 0 in row}
+    assert cuts == {(0, 1, 2, 3), (-1, 0, 1, 2), (-1, -1, 0, 1), (-1, -1, -1, 0)}
+
+
+def test_windows_without_a_wanted_observation_are_left_out(load):
+    data, _ = load(long_table(10))
+    wanted = np.zeros(60, bool)
+    wanted[np.flatnonzero((data.region_index == 4) & (data.sample_index == 2))] = True
+    windows = WindowPlan(data, 4).windows(wanted)
+    assert windows.region.tolist() == [[4, -1, -1, -1]]
+    assert windows.sample.tolist() == [2]
+
+
+def test_regions_without_coordinates_are_refused_in_windows_only(load):
+    table = long_table(6)
+    table["region_id"] = table["region_id"].replace({"chrI_1_501": "YAL001C"})
+    data, _ = load(table)
+    said = (
+        r"t.csv: 1 regions have no chromosome or start \(YAL001C\); data.regions_per_window above 1"
+    )
+    with pytest.raises(DataError, match=said):
+        WindowPlan(data, 2)
+    assert len(WindowPlan(data, 1).windows(data.measured)) == 36
+
+
+# ------------------------------------------------------------------------------ masks in windows
+
+
+def test_padding_is_masked_and_empty(load):
+    data, schema = load(long_table(10), model={"region_identity": {"enabled": True}})
+    dataset = YeastDataset(data, schema, 4)
+    dataset.use(data.measured)
+    batch = dataset[np.arange(len(dataset))]
+    padding = batch.region_index < 0
+    assert padding.sum() == 6 * 2 * 3
+    assert (batch.region_mask == ~padding).all()
+    for name in ("motif", "accessibility", "target", "target_mask", "region_vocab"):
+        values = getattr(batch, name)
+        assert not values[padding].any(), name
+        assert values[~padding].any(), name
+    assert (batch.observation_index[padding] == -1).all()
+
+
+def test_regions_of_other_parts_are_context_and_are_not_scored(made):
+    data, schema = made
+    wanted = data.region_index % 2 == 0
+    dataset = YeastDataset(data, schema, 8)
+    dataset.use(wanted)
+    batch = dataset[np.arange(len(dataset))]
+    context = batch.region_mask & (batch.region_index % 2 == 1)
+    assert context.sum() > 50
+    assert not batch.target_mask[context].any()
+    assert not batch.target[context].any()
+    assert (batch.observation_index[context] == -1).all()
+    inputs = torch.from_numpy(schema.region_inputs(data))
+    assert (batch.motif[context] == inputs[batch.region_index[context]]).all()  # but it is seen
+    assert int(batch.target_mask.sum()) == int((wanted & data.measured).sum())
+
+
+def test_wanted_rows_without_a_measured_target_are_predicted_and_not_scored(made):
+    data, schema = made
+    dataset = YeastDataset(data, schema)
+    dataset.use(np.ones(data.num_observations, bool))
+    (batch,) = all_batches(dataset, 1000)
+    assert (batch.observation_index[:, 0].numpy() == np.arange(data.num_observations)).all()
+    assert (batch.target_mask[:, 0, 0].numpy() == data.measured).all()
+    assert not torch.isnan(batch.target).any()
+
+
+def test_targets_of_another_number_than_the_models_are_refused_and_none_at_all_are_blank(load):
+    table = long_table(6)
+    _, two = load(
+        table.rename(columns={"target": "target_plus"}).assign(target_minus=table["target"] + 1)
+    )
+    one, _ = load(table)
+    with pytest.raises(DataError, match=r"t.csv: has 1 targets, and the model was trained on 2"):
+        YeastDataset(one, two)
+    one.target[:] = np.nan
+    dataset = YeastDataset(one, two)
+    dataset.use(np.ones(36, bool))
+    batch = dataset[np.arange(36)]
+    assert batch.target.shape == batch.target_mask.shape == (36, 1, 2)
+    assert not batch.target_mask.any()
+
+
+# ----------------------------------------------------------------------------- order and workers
+
+
+def test_batches_shuffle_by_seed_hold_everything_once_and_can_be_taken_up_again():
+    def taken(seed, first=0):
+        rng = None if seed is None else np.random.default_rng(seed)
+        return [batch.tolist() for batch in EpochSampler(10, 4, rng, first)]
+
+    assert taken(None) == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
+    assert taken(1) == taken(1) != taken(2)
+    assert sorted(sum(taken(1), [])) == list(range(10))
+    assert taken(1, first=2) == taken(1)[2:]
+    assert len(EpochSampler(10, 4, None, 1)) == 2
+
+
+def test_the_offset_changes_with_its_generator_and_repeats_with_its_seed(made):
+    data, schema = made
+    dataset = YeastDataset(data, schema, 8)
+
+    def cut(seed):
+        dataset.use(data.measured, rng=np.random.default_rng(seed))
+        return dataset.windows.region.tolist()
+
+    assert cut(1) == cut(1) != cut(2)
+
+
+@pytest.mark.parametrize("regions_per_window", [1, 8])
+def test_workers_give_the_same_batches(made, regions_per_window):
+    data, schema = made
+    noise = make_augmentation(motif_noise=0.3, condition_dropout=0.3)
+    dataset = YeastDataset(data, schema, regions_per_window, augmentation=noise)
+    dataset.use(data.measured, epoch=3, rng=np.random.default_rng(0))
+    here = all_batches(dataset, 32, np.random.default_rng(1))
+    there = all_batches(dataset, 32, np.random.default_rng(1), workers=2)
+    assert len(here) == len(there) > 1
+    for one, two in zip(here, there, strict=True):
+        for (name, a), (_, b) in zip(one.tensors(), two.tensors(), strict=True):
+            assert torch.equal(a, b), name
+
+
+def test_going_through_a_loader_leaves_the_global_random_state_alone(made):
+    data, schema = made
+    dataset = YeastDataset(data, schema, augmentation=make_augmentation(motif_noise=0.1))
+    dataset.use(data.measured)
+    state = torch.get_rng_state()
+    all_batches(dataset)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+# ----------------------------------------------------------------------------------- augmentation
+
+ALL_NOISE = {
+    "motif_noise": 0.2, "accessibility_noise": 0.2, "motif_dropout": 0.2, "condition_dropout": 0.2,
+}  # fmt: skip
+NOISY = ("motif", "accessibility", "condition_number", "condition_category", "drug", "dose")
+
+
+@pytest.fixture
+def noisy(made):
+    """All observations as one field of a training batch, under some noise."""
+    data, schema = made
+    everything = np.ones(data.num_observations, bool)
+
+    def noisy(name, epoch=0, seed=0, size=16, rng=None, regions=1, **noise):
+        augmentation = make_augmentation(**noise)
+        dataset = YeastDataset(data, schema, regions, augmentation=augmentation, seed=seed)
+        dataset.use(everything, epoch)
+        return by_cell(data, all_batches(dataset, size, rng), name)
+
+    return noisy
+
+
+@pytest.mark.parametrize("name", NOISY)
+def test_noise_depends_on_seed_epoch_and_observation_and_on_nothing_else(noisy, name):
+    first = noisy(name, **ALL_NOISE)
+    assert noisy(name, **ALL_NOISE) == first
+    assert noisy(name, size=7, rng=np.random.default_rng(5), **ALL_NOISE) == first
+    assert noisy(name, epoch=1, **ALL_NOISE) != first
+    assert noisy(name, seed=1, **ALL_NOISE) != first
+    assert noisy(name) != first
+
+
+def test_noise_on_regions_is_the_same_in_windows(noisy):
+    single, windows = (noisy("motif", regions=r, motif_noise=0.2) for r in (1, 8))
+    del windows[-1]  # cells without an observation
+    assert windows == single
+
+
+def test_an_evaluation_has_no_noise(made):
+    data, schema = made
+    clean = YeastDataset(data, schema)
+    silent = YeastDataset(data, schema, augmentation=make_augmentation())
+    for dataset in (clean, silent):
+        dataset.use(data.measured)
+    for (name, a), (_, b) in zip(
+        all_batches(clean, 999)[0].tensors(), all_batches(silent, 999)[0].tensors(), strict=True
+    ):
+        assert torch.equal(a, b), name
+
+
+@pytest.fixture
+def big(load):
+    """3,000 regions with 3 motifs, a region feature's gap, accessibility with a gap; 6 samples."""
+    table = long_table(3000)
+    table.loc[table["region_id"] == "chrI_1_501", ["motif_c", "accessibility"]] = np.nan
+    data, schema = load(table)
+    return YeastDataset(data, schema), data, schema
+
+
+def one_batch(big, **noise):
+    _, data, schema = big
+    dataset = YeastDataset(data, schema, augmentation=make_augmentation(**noise))
+    dataset.use(data.measured)
+    return dataset[np.arange(data.num_observations)]
+
+
+def test_noise_has_the_asked_size_and_leaves_presence_bits_alone(big):
+    clean, noisy = one_batch(big), one_batch(big, motif_noise=0.3, accessibility_noise=0.1)
+    motif = (noisy.motif - clean.motif)[:, 0]
+    assert motif.shape[1] == 4  # three motifs and the presence bit of the one with a gap
+    assert not motif[:, 3].any()
+    assert motif[:, :3].std().item() == pytest.approx(0.3, rel=0.02)
+    assert motif[:, :3].mean().item() == pytest.approx(0, abs=0.01)
+    assert np.abs(np.corrcoef(motif[:, :3].T.numpy()) - np.eye(3)).max() < 0.05
+    access = (noisy.accessibility - clean.accessibility)[:, 0]
+    assert not access[:, 0].any()  # the presence bit
+    assert access[:, 1].std().item() == pytest.approx(0.1, rel=0.03)
+
+
+def test_replicates_of_one_region_get_noise_of_their_own(big):
+    motif = one_batch(big, motif_noise=0.3).motif[:, 0, 0] - one_batch(big).motif[:, 0, 0]
+    first, second = motif[:3000].numpy(), motif[3000:6000].numpy()
+    assert abs(np.corrcoef(first, second)[0, 1]) < 0.06
+
+
+def test_motif_dropout_sets_the_asked_share_to_what_absent_looks_like(big):
+    _, _, schema = big
+    clean, noisy = one_batch(big).motif[:, 0], one_batch(big, motif_dropout=0.25).motif[:, 0]
+    changed = noisy != clean
+    absent = torch.from_numpy(schema.absent_motif())
+    for j in range(3):
+        assert (noisy[changed[:, j], j] == absent[j]).all()
+        assert changed[:, j].float().mean().item() == pytest.approx(0.25, abs=0.015)
+    assert not changed[:, 3].any()
+
+
+def test_dropped_conditions_look_like_conditions_that_were_not_recorded(big):
+    clean, noisy = one_batch(big), one_batch(big, condition_dropout=0.3)
+    at = torch.flatten(clean.condition_present.any(dim=0).nonzero())
+    gone = noisy.condition_present[:, at] != clean.condition_present[:, at]
+    assert gone.float().mean().item() == pytest.approx(0.3, abs=0.02)
+    assert not noisy.condition_number[:, at][gone].any()
+    kept = ~gone
+    assert (noisy.condition_number[:, at][kept] == clean.condition_number[:, at][kept]).all()
+
+    gone = noisy.condition_category != clean.condition_category
+    assert not noisy.condition_category[gone].any()  # UNKNOWN
+    assert gone[:, 0].float().mean().item() == pytest.approx(0.3, abs=0.02)
+
+    gone = noisy.drug != clean.drug
+    assert gone.float().mean().item() == pytest.approx(0.3, abs=0.02)
+    assert not noisy.drug[gone].any()
+    assert (noisy.dose[gone] == -1).all()
+    assert (noisy.dose[~gone] == clean.dose[~gone]).all()
+    assert set(clean.drug[gone].tolist()) == {1, 2}  # no drug may be forgotten, too
+
+
+def test_conditions_are_dropped_one_by_one(big):
+    noisy = one_batch(big, condition_dropout=0.3)
+    clean = one_batch(big)
+    medium = (noisy.condition_category != clean.condition_category)[:, 0]
+    drug = (noisy.drug != clean.drug)[:, 0]
+    assert (medium & drug).float().mean().item() == pytest.approx(0.09, abs=0.015)
