@@ -83,6 +83,7 @@ def evaluate(
     _, schema, network = checkpoint.build()
     log.info("%s: epoch %d, trained by version %s", model, checkpoint.epoch, checkpoint.software)
     table = load_expression_data(settings, need_target=False)
+    table.match_targets(schema.target_names)
     table.log_summary()
     for line in schema.unseen(table):
         log.warning("warning: %s", line)

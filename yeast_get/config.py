@@ -12,10 +12,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from yeast_get.errors import ConfigError, Problem, did_you_mean
 
@@ -32,6 +32,19 @@ class Section(BaseModel):
     """A block of the YAML: unknown keys and wrong types are errors."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _nothing_below_is_the_default(cls, values: Any) -> Any:
+        """A block `name:` with nothing below it stands for its defaults."""
+        if not isinstance(values, dict):
+            return values
+        blocks = {name for name, field in cls.model_fields.items() if _is_section(field.annotation)}
+        return {k: v for k, v in values.items() if v is not None or k not in blocks}
+
+
+def _is_section(annotation: Any) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, Section)
 
 
 class ExperimentConfig(Section):
@@ -416,7 +429,7 @@ def settings_for_evaluation(
                 f"{'.'.join(key)}: {value!r} is not what the model was trained with ({trained!r})"
             )
             problems.append(Problem(what, "leave it out, or train anew", **given.place(key)))
-        else:
+        elif value is not None or not isinstance(trained, dict):  # an empty block says nothing
             merged.put(key, value, **given.place(key))
     if problems:
         raise ConfigError(problems)
@@ -526,12 +539,11 @@ def _put_node(source: _Source, node: yaml.MappingNode, file: str, prefix: Key) -
             )
         seen[name] = line
         if isinstance(value_node, yaml.MappingNode) and value_node.value:
-            source.put(key, {}, file, line)
+            if not isinstance(_value_at(source.values, key), dict):
+                source.put(key, {}, file, line)
             _put_node(source, value_node, file, key)
         else:
             value = _construct(value_node, file, line)
-            if value is None and isinstance(value_node, yaml.ScalarNode) and not prefix:
-                value = {}  # `section:` with nothing below it: the defaults
             source.put(key, value, file, line)
 
 
@@ -570,8 +582,7 @@ def _put_override(source: _Source, text: str) -> None:
         _inline_model(source, Path())
         return
     if isinstance(node, yaml.MappingNode) and node.value:
-        source.put(key, {}, file, None)
-        _put_node(source, node, file, key)
+        _put_node(source, node, file, key)  # key by key: what it does not name stays
         source.places = {k: (f, None if f == file else n) for k, (f, n) in source.places.items()}
         return
     source.put(key, None if node is None else _construct(node, file), file, None)
@@ -620,8 +631,8 @@ def _names_in(loc: Sequence[str]) -> list[str]:
         field = model.model_fields.get(part)
         if field is None:  # a name of the user's own, below conditions.extra
             model = ExtraFieldConfig
-        elif isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            model = field.annotation
+        elif _is_section(field.annotation):
+            model = cast(type[BaseModel], field.annotation)
     return list(model.model_fields)
 
 
@@ -718,6 +729,12 @@ def _field_contradictions(conditions: ConditionsConfig) -> Iterator[tuple[str, s
                     f"{extra.drug!r} is not a field of kind drug",
                     f"declare conditions.extra.{extra.drug}: {{kind: drug}}",
                 )
+    if conditions.drug.drop and not conditions.drug_concentration.drop:
+        yield (
+            "conditions.drug.drop",
+            "a dose means nothing without its drug",
+            "drop conditions.drug_concentration too",
+        )
     standard = {
         name: getattr(conditions, name) for name in ConditionsConfig.model_fields if name != "extra"
     }

@@ -208,6 +208,10 @@ def test_two_strands(train, evaluate, tmp_path):
     assert {"y_true_plus", "y_pred_minus", "residual_minus"} <= set(rows.columns)
     test = int((rows["split"] == "test").sum())
     assert metrics(folder)["overall"]["n"] == 2 * test
+    table.drop(columns=["target_plus", "target_minus"]).to_csv(path, index=False)
+    rows = read(evaluate(tmp_path / "run", path, output="blank"), "predictions.csv")
+    assert rows[["y_pred_plus", "y_pred_minus"]].notna().all(axis=None)
+    assert rows[["y_true_plus", "y_true_minus"]].isna().all(axis=None)
 
 
 def test_a_fresh_table_without_targets_is_predicted(train, evaluate, table_path, table, tmp_path):

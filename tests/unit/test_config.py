@@ -485,3 +485,23 @@ def test_the_shipped_yamls_spell_out_every_key():
     del expected["model"], expected["conditions"]
     assert keys_in(training) == expected
     assert keys_in(model) == keys_of(ModelConfig)
+
+
+def test_an_override_of_a_block_keeps_what_it_does_not_name(tmp_path):
+    path = tmp_path / "c.yaml"
+    path.write_text("training: {batch_size: 7, max_epochs: 9}\nmodel: {head: {dropout: 0.5}}\n")
+    overrides = ["training={max_epochs: 5}", "model={head: {hidden_dim: 8}}"]
+    settings = load_settings(path, overrides)
+    assert (settings.training.batch_size, settings.training.max_epochs) == (7, 5)
+    assert (settings.model.head.dropout, settings.model.head.hidden_dim) == (0.5, 8)
+
+
+def test_a_block_with_nothing_below_it_is_its_defaults(tmp_path):
+    path = tmp_path / "c.yaml"
+    path.write_text("training:\nmodel:\n  head:\nconditions:\n  medium:\n")
+    assert load_settings(path) == load_settings(None)
+
+
+def test_dropping_the_drug_and_keeping_its_dose_is_a_contradiction():
+    with pytest.raises(ConfigError, match="a dose means nothing without its drug"):
+        load_settings(None, ["conditions.drug.drop=true"])

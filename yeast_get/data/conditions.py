@@ -20,8 +20,8 @@ import numpy as np
 import pandas as pd
 
 from yeast_get.config import ConditionsConfig, ExtraFieldConfig, FieldConfig
-from yeast_get.data.tables import RawTable
-from yeast_get.errors import Problem
+from yeast_get.data.tables import TEXT_HEADERS, RawTable
+from yeast_get.errors import ConfigError, Problem
 
 NO_DRUG = "none"
 NO_DRUG_SPELLINGS = ("none", "no drug", "no_drug", "mock", "dmso", "无", "对照")
@@ -109,7 +109,19 @@ def fields_from_config(config: ConditionsConfig) -> list[ConditionField]:
     for name, extra in config.extra.items():
         if not extra.drop:
             fields.append(_configured(_extra_field(name, extra), extra))
+    _check_headers(fields)
     return fields
+
+
+def _check_headers(fields: list[ConditionField]) -> None:
+    """Every header means one thing."""
+    owner = dict.fromkeys(TEXT_HEADERS, "an identifier") | {"accessibility": "accessibility"}
+    for each in fields:
+        for header in dict.fromkeys(fold(name) for name in (each.name, *each.headers)):
+            if header in owner:
+                what = f"the header {header} would mean both {owner[header]} and {each.name}"
+                raise ConfigError(Problem(what, "rename the field or its alias in the YAML"))
+            owner[header] = each.name
 
 
 def _extra_field(name: str, extra: ExtraFieldConfig) -> ConditionField:

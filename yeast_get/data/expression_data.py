@@ -142,6 +142,22 @@ class ExpressionData:
         known = ", ".join([*self.descriptions, *self.conditions.columns, *regions, "sample_id"])
         raise DataError(Problem(f"has no column {name!r}", f"known: {known}", file=self.source))
 
+    def match_targets(self, names: list[str]) -> None:
+        """Give a table without any target blank ones for a model of other targets.
+
+        Raises:
+            DataError: Where the table has measured targets, and another number of them.
+        """
+        if len(self.target_names) != len(names) and self.measured.any():
+            what = (
+                f"has {len(self.target_names)} targets, and the model was trained on {len(names)}"
+            )
+            fix = "name them as data.target_columns, or add expression_minus"
+            raise DataError(Problem(what, fix, file=self.source))
+        if len(self.target_names) != len(names):
+            self.target = np.full((self.num_observations, len(names)), np.nan, dtype=np.float32)
+        self.target_names = names
+
     def log_summary(self) -> None:
         """Say what was read: sizes, the role of every column, warnings."""
         log.info(
@@ -178,8 +194,24 @@ def load_expression_data(settings: Settings, need_target: bool = True) -> Expres
         what = "has no motif scores, region features or accessibility"
         fix = "name the motif scores as data.motif_columns"
         raise DataError(Problem(what, fix, file=data.source))
+    data.warnings += _patterns_without_a_column(raw, settings.data)
     data.warnings += _constant_columns(data)
     return data
+
+
+def _patterns_without_a_column(raw: RawTables, config: DataConfig) -> list[str]:
+    headers = [column for table in raw.tables.values() for column in table.frame.columns]
+    lists = {
+        "motif_columns": config.motif_columns,
+        "region_feature_columns": config.region_feature_columns,
+        "description_columns": config.description_columns,
+    }
+    return [
+        f"data.{key} names {pattern}, which no column matches"
+        for key, patterns in lists.items()
+        for pattern in patterns
+        if not any(header == pattern or fnmatchcase(header, pattern) for header in headers)
+    ]
 
 
 def _build_or_skip(

@@ -139,9 +139,8 @@ class YeastDataset(Dataset[Batch]):
         self.number, self.present = self._put(samples.number), self._put(samples.present)
         self.category = self._put(samples.category)
         self.drug, self.dose = self._put(samples.drug), self._put(samples.dose)
-        target = _targets(data, len(schema.target_names))
-        self.target = self._put(np.nan_to_num(schema.to_model(target)))  # [N,T]
-        self.measured = self._put(~np.isnan(target))  # [N,T]
+        self.target = self._put(np.nan_to_num(schema.to_model(data.target)))  # [N,T]
+        self.measured = self._put(~np.isnan(data.target))  # [N,T]
         fields = self.number.shape[1] + self.category.shape[1] + self.drug.shape[1]
         columns = max(len(self.absent), fields, 1)
         self.noise = None if augmentation is None else _Noise(seed, columns, self.device)
@@ -225,17 +224,6 @@ class YeastDataset(Dataset[Batch]):
         batch.condition_category = torch.where(category, batch.condition_category, UNKNOWN)
         batch.drug = torch.where(drug, batch.drug, UNKNOWN)
         batch.dose = torch.where(drug, batch.dose, DOSE_NOT_RECORDED)
-
-
-def _targets(data: ExpressionData, count: int) -> np.ndarray:
-    """The targets of a table [N,T] for a model of T targets; blank where the table has none."""
-    if data.target.shape[1] == count:
-        return data.target
-    if not data.measured.any():
-        return np.full((data.num_observations, count), np.nan, dtype=np.float32)
-    what = f"has {data.target.shape[1]} targets, and the model was trained on {count}"
-    fix = "name them as data.target_columns, or add expression_minus"
-    raise DataError(Problem(what, fix, file=data.source))
 
 
 class _Noise:

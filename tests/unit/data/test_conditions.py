@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from yeast_get.config import settings_from_dict
+from yeast_get.config import load_settings, settings_from_dict
 from yeast_get.data.conditions import (
     STANDARD_FIELDS,
     fields_from_config,
@@ -22,6 +22,7 @@ from yeast_get.data.conditions import (
     signatures,
 )
 from yeast_get.data.tables import RawTable
+from yeast_get.errors import ConfigError
 
 
 def make_fields(**conditions):
@@ -405,3 +406,17 @@ def test_signatures_are_the_same_in_another_process(root):
         [sys.executable, "-c", code], cwd=root, env=environment, text=True
     )
     assert int(out) == signature(**SAMPLE)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["conditions.medium.aliases=[temperature]"], "temperature would mean both medium and"),
+        (["conditions.extra.region_id={kind: category}"], "an identifier and region_id"),
+        (["conditions.extra.a={kind: number, aliases: [pH]}", "conditions.extra.ph={kind: number}"],
+         "ph would mean both a and ph"),
+    ],
+)  # fmt: skip
+def test_a_header_means_one_thing(overrides, message):
+    with pytest.raises(ConfigError, match=message):
+        fields_from_config(load_settings(None, overrides).conditions)

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from tests.conftest import long_table
-from yeast_get.config import settings_from_dict
+from yeast_get.config import load_settings, settings_from_dict
 from yeast_get.data.expression_data import MOTIF_PATTERN, load_expression_data
 from yeast_get.errors import DataError
 
@@ -558,3 +558,10 @@ def test_the_summary_says_sizes_roles_and_warnings(load, caplog):
     assert "2 regions, 2 samples, 4 observations, 3 of them measured" in caplog.text
     assert "motifs: motif_a" in caplog.text
     assert "warning: temperature: 2 values outside" in caplog.text
+
+
+def test_a_pattern_that_no_column_matches_is_warned_about(table, table_path):
+    overrides = ["data.region_feature_columns=['chromatin_*']"]
+    settings = load_settings(None, overrides, {"data.path": str(table_path)})
+    said = load_expression_data(settings).warnings
+    assert "data.region_feature_columns names chromatin_*, which no column matches" in said
