@@ -15,7 +15,14 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
 from yeast_get.errors import ConfigError, Problem, did_you_mean
 
@@ -25,7 +32,12 @@ Share = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
 Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 AboveZero = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Number = Annotated[float, Field(allow_inf_nan=False)]
+Name = Annotated[str, BeforeValidator(lambda v: f"{v:.6g}" if _is_number(v) else v)]
 Range = Annotated[list[Number], Field(min_length=2, max_length=2)]
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 class Section(BaseModel):
@@ -116,8 +128,8 @@ class SplitConfig(Section):
     )
     column: str | None = None
     fractions: Annotated[list[Amount], Field(min_length=3, max_length=3)] = [0.7, 0.15, 0.15]
-    test: list[str] = []
-    val: list[str] = []
+    test: list[Name] = []
+    val: list[Name] = []
     seed: NonNegative = 0
 
 
@@ -412,7 +424,7 @@ def settings_for_evaluation(
     """
     given = _given_to_evaluation(path, overrides, named or {})
     merged = _Source()
-    for section, value in Settings.model_validate(stored).to_dict().items():
+    for section, value in settings_from_dict(stored, "the checkpoint").to_dict().items():
         merged.put((section,), value, "the checkpoint", None)
     merged.values["data"]["path"] = None
     problems = []
@@ -424,7 +436,7 @@ def settings_for_evaluation(
             what = f"{'.'.join(key)} belongs to the checkpoint"
             fix = f"only {', '.join(READ_BY_EVALUATION)} can be set here"
             problems.append(Problem(what, fix, **given.place(key)))
-        elif _is_fixed(key, trained) and value != trained:
+        elif _is_fixed(key, value, trained) and value != trained:
             what = (
                 f"{'.'.join(key)}: {value!r} is not what the model was trained with ({trained!r})"
             )
@@ -456,7 +468,7 @@ def _given_to_evaluation(
     return given
 
 
-def _is_fixed(key: Key, trained: Any) -> bool:
+def _is_fixed(key: Key, value: Any, trained: Any) -> bool:
     """Whether a key describes the model rather than the table."""
     if key[0] == "data":
         return key[-1] in _FIXED_BY_CHECKPOINT
@@ -464,6 +476,8 @@ def _is_fixed(key: Key, trained: Any) -> bool:
     in_field = key[3:4] if is_extra else key[2:3]  # `c0` also of conditions.<field>.c0.<drug>
     is_new_field = is_extra and len(key) > 2 and trained is None
     is_fixed = any(part in _FIXED_IN_FIELDS for part in in_field)
+    if key[-1] == "unit" and "normalized" in (value, trained):
+        is_fixed = True  # another unit can be converted, another scale cannot
     return key[0] == "conditions" and (is_fixed or is_new_field)
 
 
@@ -611,6 +625,8 @@ def _problem(source: _Source, item: Any) -> Problem:
     loc = [str(part) for part in item["loc"] if str(part) not in _UNION_BRANCHES]
     dotted, kind, value = ".".join(loc), item["type"], item.get("input")
     place = source.place(loc)
+    if kind == "extra_forbidden" and loc[0] in ("lora", "finetune"):
+        return Problem(f"{dotted}: {_NO_LORA}", "leave it out to train from scratch", **place)
     if kind == "extra_forbidden":
         prefix = "".join(f"{part}." for part in loc[:-1])
         hint = did_you_mean(loc[-1], _names_in(loc[:-1]), prefix)
@@ -634,6 +650,9 @@ def _names_in(loc: Sequence[str]) -> list[str]:
         elif _is_section(field.annotation):
             model = cast(type[BaseModel], field.annotation)
     return list(model.model_fields)
+
+
+_NO_LORA = "LoRA and pretrained GET checkpoints are not in this version"
 
 
 def _contradictions(settings: Settings) -> Iterator[tuple[str, str, str]]:
@@ -686,7 +705,7 @@ def _contradictions(settings: Settings) -> Iterator[tuple[str, str, str]]:
         key = "lora.enabled" if settings.lora.enabled else "finetune.checkpoint"
         yield (
             key,
-            "LoRA and pretrained GET checkpoints are not in this version",
+            _NO_LORA,
             "leave it out to train from scratch",
         )
 

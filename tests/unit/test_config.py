@@ -505,3 +505,28 @@ def test_a_block_with_nothing_below_it_is_its_defaults(tmp_path):
 def test_dropping_the_drug_and_keeping_its_dose_is_a_contradiction():
     with pytest.raises(ConfigError, match="a dose means nothing without its drug"):
         load_settings(None, ["conditions.drug.drop=true"])
+
+
+def test_groups_of_a_split_may_be_written_as_numbers():
+    settings = load_settings(None, ["split={by: column, column: temperature, test: [37, 25.5]}"])
+    assert settings.split.test == ["37", "25.5"]
+
+
+@pytest.mark.parametrize("text", ["lora.rank=8", "finetune.strict=true"])
+def test_keys_of_what_is_not_in_this_version_say_so(text):
+    with pytest.raises(ConfigError, match="LoRA and pretrained GET checkpoints are not in this"):
+        load_settings(None, [text])
+
+
+@pytest.mark.parametrize(("trained", "given"), [("normalized", "K"), ("K", "normalized")])
+def test_a_normalized_field_stays_one_in_an_evaluation(trained, given):
+    stored = load_settings(None, [f"conditions.temperature.unit={trained}"]).to_dict()
+    with pytest.raises(ConfigError, match="is not what the model was trained with"):
+        settings_for_evaluation(stored, None, [f"conditions.temperature.unit={given}"])
+
+
+def test_a_checkpoint_of_a_later_version_with_more_keys_is_named():
+    stored = load_settings(None).to_dict()
+    stored["training"]["ensemble"] = 3
+    with pytest.raises(ConfigError, match="the checkpoint: unknown key training.ensemble"):
+        settings_for_evaluation(stored)

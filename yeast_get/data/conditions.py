@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import json
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping
@@ -62,6 +61,7 @@ class ConditionField:
     drug: str | None = None
     c0: Mapping[str, float] = field(default_factory=lambda: {"": DEFAULT_C0})
     molar_mass: Mapping[str, float] = field(default_factory=dict)
+    dropped: bool = False
 
     @property
     def is_text(self) -> bool:
@@ -100,17 +100,38 @@ def fold(text: str) -> str:
 
 
 def fields_from_config(config: ConditionsConfig) -> list[ConditionField]:
-    """The fields of a run: the standard ones as the YAML changes them, then its extra ones."""
-    fields = []
-    for standard in STANDARD_FIELDS:
-        entry: FieldConfig = getattr(config, standard.name)
-        if not entry.drop:
-            fields.append(_configured(standard, entry))
-    for name, extra in config.extra.items():
-        if not extra.drop:
-            fields.append(_configured(_extra_field(name, extra), extra))
+    """The fields of a run: the standard ones as the YAML changes them, then its extra ones.
+
+    Fields that the YAML drops are among them, marked so, since their columns are still known.
+
+    Raises:
+        ConfigError: Where two fields claim one header, or a key does not suit its field.
+    """
+    fields = [_configured(each, getattr(config, each.name)) for each in STANDARD_FIELDS]
+    fields += [_configured(_extra_field(n, extra), extra) for n, extra in config.extra.items()]
     _check_headers(fields)
     return fields
+
+
+_KEYS_OF_KIND = {
+    "category": {"categories"},
+    "drug": {"categories"},
+    "number": {"unit", "typical", "limits"},
+    "time": {"unit", "typical", "limits"},
+    "dose": {"unit", "typical", "limits", "c0", "molar_mass"},
+}
+_KEYS_OF_ALL = {"aliases", "drop", "kind", "drug"}
+
+
+def _check_keys(base: ConditionField, entry: FieldConfig) -> None:
+    """A key that could have no effect on a field of this kind is an error."""
+    allowed = _KEYS_OF_KIND[base.kind]
+    for key, info in type(entry).model_fields.items():
+        given = getattr(entry, key) != info.get_default(call_default_factory=True)
+        if given and key not in allowed | _KEYS_OF_ALL:
+            what = f"conditions: {base.name} is a {base.kind}, and {key} says nothing about it"
+            fix = f"leave it out; it may have {', '.join(sorted(allowed))}"
+            raise ConfigError(Problem(what, fix))
 
 
 def _check_headers(fields: list[ConditionField]) -> None:
@@ -125,22 +146,27 @@ def _check_headers(fields: list[ConditionField]) -> None:
 
 
 def _extra_field(name: str, extra: ExtraFieldConfig) -> ConditionField:
+    unit = _EXTRA_UNITS.get(extra.kind)
+    if extra.kind == "number" and extra.unit not in (None, NORMALIZED):
+        unit = extra.unit  # whatever it measures, the declared unit is its canonical one
     return ConditionField(
         name,
         extra.kind,
-        unit=_EXTRA_UNITS.get(extra.kind),
+        unit=unit,
         limits=_EXTRA_LIMITS.get(extra.kind),
         drug=extra.drug,
     )
 
 
 def _configured(base: ConditionField, entry: FieldConfig) -> ConditionField:
+    _check_keys(base, entry)
     c0 = entry.c0 if isinstance(entry.c0, dict) else {"": entry.c0 or DEFAULT_C0}
     spellings = {fold(s): name for name, all_s in entry.categories.items() for s in [name, *all_s]}
     if base.kind == "drug":
         spellings = {fold(s): NO_DRUG for s in NO_DRUG_SPELLINGS} | spellings
     return replace(
         base,
+        dropped=entry.drop,
         given_unit=entry.unit,
         typical=base.typical if entry.typical is None else (entry.typical[0], entry.typical[1]),
         limits=base.limits if entry.limits is None else (entry.limits[0], entry.limits[1]),
@@ -160,32 +186,39 @@ def match_columns(headers: Iterable[str], fields: list[ConditionField]) -> dict[
     return {header: known[fold(header)] for header in headers if fold(header) in known}
 
 
-def match_one_hot(headers: Iterable[str], fields: list[ConditionField]) -> dict[str, list[str]]:
-    """Field name -> its one-hot headers, such as `drug` -> [`drug_H2O2`, `drug_none`]."""
+def match_one_hot(
+    headers: Iterable[str], fields: list[ConditionField]
+) -> dict[str, dict[str, str]]:
+    """Field name -> one-hot header -> category, as in drug -> {drug_H2O2: H2O2, drug_none: none}.
+
+    The longest name that a header begins with is the one meant: `drug_b_none` is of `drug_b`.
+    """
     prefixes = {fold(name): f.name for f in fields if f.is_text for name in (f.name, *f.headers)}
-    groups: dict[str, list[str]] = {}
+    longest_first = sorted(prefixes, key=len, reverse=True)
+    groups: dict[str, dict[str, str]] = {}
     for header in headers:
-        for prefix, name in prefixes.items():
-            if fold(header).startswith(f"{prefix}_"):
-                groups.setdefault(name, []).append(header)
-                break
+        prefix = next((p for p in longest_first if fold(header).startswith(f"{p}_")), None)
+        if prefix is not None:
+            groups.setdefault(prefixes[prefix], {})[header] = header[len(prefix) + 1 :]
     return groups
 
 
-def fold_one_hot(table: RawTable, name: str, columns: list[str]) -> tuple[pd.Series, list[Problem]]:
+def fold_one_hot(
+    table: RawTable, name: str, categories: Mapping[str, str]
+) -> tuple[pd.Series, list[Problem]]:
     """One-hot columns back into their categories; rows that are not one-hot are problems."""
-    values = np.column_stack([table.numbers(column)[0] for column in columns])
+    values = np.column_stack([table.numbers(column)[0] for column in categories])
     is_one_hot = ((values == 0) | (values == 1)).all(axis=1) & (values.sum(axis=1) == 1)
     problems = [
         table.problem(
-            f"{', '.join(columns)} are not one-hot for {name}",
+            f"{', '.join(categories)} are not one-hot for {name}",
             "exactly one of them must be 1 and the others 0",
             row,
         )
         for row in table.frame.index[~is_one_hot]
     ]
-    categories = [column.partition("_")[2] for column in columns]
-    chosen = np.array(categories, dtype=object)[np.nan_to_num(values).argmax(axis=1)]
+    words = np.array(list(categories.values()), dtype=object)
+    chosen = words[np.nan_to_num(values).argmax(axis=1)]
     return pd.Series(chosen, index=table.frame.index, name=name), problems
 
 
@@ -437,27 +470,34 @@ def _reconcile_dose(
 # ----------------------------------------------------------------------------------- signatures
 
 
+def field_hashes(conditions: pd.DataFrame) -> np.ndarray:
+    """A 64-bit hash of each recorded condition [rows,fields] int64; 0 where not recorded.
+
+    Numbers count to six significant digits, texts but for case and width.
+    """
+    out = np.zeros(conditions.shape, dtype=np.int64)
+    for j, name in enumerate(conditions.columns):
+        codes, values = pd.factorize(conditions[name])  # -1 = not recorded
+        hashes = [stable_hash(f"{name}={fold(cell_text(value) or '')}") for value in values]
+        out[:, j] = np.append(np.array(hashes, dtype=np.int64), 0)[codes]
+    return out
+
+
 def signatures(conditions: pd.DataFrame) -> np.ndarray:
     """The condition signature of each row, as a 64-bit hash [rows] int64.
 
-    Two samples have one signature exactly where all recorded fields are alike, numbers to six
-    significant digits and texts but for case and width. A field that is recorded nowhere does not
-    count, so that a table with and one without such a column agree.
+    Two samples have one signature exactly where all recorded fields are alike. It is the sum
+    (modulo 2 ** 64) of the hashes of its fields, so a field that is recorded nowhere does not
+    count, and the signature over some of the fields is the sum over those.
     """
-    names = sorted(conditions.columns)
-    cells = [conditions[name].to_numpy(dtype=object) for name in names]
-    known: dict[tuple[Any, ...], int] = {}
-    out = np.empty(len(conditions), dtype=np.int64)
-    for i, row in enumerate(zip(*cells, strict=True)):
-        recorded = tuple(
-            (name, float(f"{value:.6g}") if isinstance(value, float) else fold(value))
-            for name, value in zip(names, row, strict=True)
-            if value is not None and value == value  # NaN differs from itself
-        )
-        if recorded not in known:
-            known[recorded] = stable_hash(json.dumps(recorded, ensure_ascii=False))
-        out[i] = known[recorded]
-    return out
+    return field_hashes(conditions).sum(axis=1, dtype=np.int64)
+
+
+def cell_text(value: Any) -> str | None:
+    """A condition as text; None where it was not recorded."""
+    if value is None or (isinstance(value, float) and np.isnan(value)):
+        return None
+    return value if isinstance(value, str) else f"{value:.6g}"
 
 
 def stable_hash(text: str) -> int:

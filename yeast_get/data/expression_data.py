@@ -19,6 +19,8 @@ import pandas as pd
 from yeast_get.config import DataConfig, Settings
 from yeast_get.data.conditions import (
     ConditionField,
+    cell_text,
+    field_hashes,
     fields_from_config,
     fold,
     fold_one_hot,
@@ -97,7 +99,8 @@ class ExpressionData:
     warnings: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.signature = signatures(self.conditions)  # [S] int64
+        self.field_hash = field_hashes(self.conditions)  # [S,fields] int64, 0 = not recorded
+        self.signature = self.field_hash.sum(axis=1, dtype=np.int64)  # [S]
         self.region_hash = np.array([stable_hash(each) for each in self.region_id], dtype=np.int64)
         self.sample_hash = np.array([stable_hash(each) for each in self.sample_id], dtype=np.int64)
 
@@ -131,8 +134,7 @@ class ExpressionData:
         if name in self.descriptions:
             return self.descriptions[name]()
         if name in self.conditions.columns:
-            cells = self.conditions[name].to_numpy(dtype=object)
-            texts = [None if pd.isna(cell) else str(cell) for cell in cells]
+            texts = [cell_text(cell) for cell in self.conditions[name]]
             return np.array(texts, dtype=object)[self.sample_index]
         regions = {"region_id": self.region_id, "chrom": self.chrom, "gene_id": self.gene_id}
         if name in regions:
@@ -259,7 +261,8 @@ class _Roles:
     accessibility: str | None = None
     region: dict[str, str] = field(default_factory=dict)
     conditions: dict[str, str] = field(default_factory=dict)  # field -> header
-    one_hot: dict[str, list[str]] = field(default_factory=dict)
+    one_hot: dict[str, dict[str, str]] = field(default_factory=dict)  # field -> header -> word
+    dropped: list[str] = field(default_factory=list)
     targets: list[str] = field(default_factory=list)
     descriptions: list[str] = field(default_factory=list)
 
@@ -278,6 +281,7 @@ class _Roles:
         ] + [f"{name} ({', '.join(headers)})" for name, headers in self.one_hot.items()]
         out["target"] = self.targets
         out["descriptions, not used by the model"] = self.descriptions
+        out["dropped in the YAML"] = self.dropped
         return {role: columns for role, columns in out.items() if columns}
 
 
@@ -316,12 +320,13 @@ def _assign_roles(
     if "sample" in kinds:
         roles.sample_id = left.take(("sample_id",))
         roles.conditions = left.take_conditions(fields)
-        one_hot = match_one_hot(left.columns, fields).items()
-        roles.one_hot = {
-            name: left.take_all(headers)
-            for name, headers in one_hot
-            if name not in roles.conditions
-        }
+        one_hot = match_one_hot(left.columns, fields)
+        roles.one_hot = {n: words for n, words in one_hot.items() if n not in roles.conditions}
+        for words in roles.one_hot.values():
+            left.take_all(list(words))
+        for name in (each.name for each in fields if each.dropped):
+            outright = [roles.conditions.pop(name)] if name in roles.conditions else []
+            roles.dropped += [*outright, *roles.one_hot.pop(name, {})]
     if left.columns:
         raise DataError(list(_undeclared(table, left.columns, kinds)))
     return roles
@@ -355,7 +360,8 @@ class _Left:
     def take_targets(self, config: DataConfig) -> list[str]:
         """The declared targets, or two strands, or the one column that is named like a target."""
         groups = [list(STRAND_TARGET_HEADERS), *([name] for name in TARGET_HEADERS)]
-        found = (group for group in groups if all(name in self.columns for name in group))
+        folded = {fold(column): column for column in self.columns}
+        found = ([folded[n] for n in g] for g in groups if all(n in folded for n in g))
         names = config.target_columns or next(found, [])
         return self.take_all([name for name in names if name in self.columns])
 
@@ -385,11 +391,11 @@ def _undeclared(table: RawTable, left: list[str], kinds: Sequence[str]) -> Itera
         if "sample" in kinds:
             entries = ", ".join(f"{column}: {{kind: {kind}}}" for column in columns)
             fixes.insert(0, f"`conditions: {{extra: {{{entries}}}}}` (growth conditions)")
-        if "target" in kinds and kind == "number":
-            fixes.insert(0, f"`data: {{target_columns: [{names}]}}` (what is to be predicted)")
         if "region" in kinds and kind == "number":
             fixes.insert(0, f"`data: {{motif_columns: [{names}]}}` (motif scores)")
             fixes.insert(0, f"`data: {{region_feature_columns: [{names}]}}` (region features)")
+        if "target" in kinds and kind == "number":
+            fixes.insert(0, f"`data: {{target_columns: [{names}]}}` (what is to be predicted)")
         has = "has columns" if len(columns) > 1 else "has a column"
         what = f"{has} whose role is not known: {names}"
         yield table.problem(what, f"declare in the YAML {', or '.join(fixes)}", row=1)
@@ -433,7 +439,7 @@ def _build_from_long(
         **_region_columns(table, roles, regions, region_rows),
         sample_id=sample_ids,
         conditions=conditions.iloc[sample_rows].reset_index(drop=True),
-        fields=fields,
+        fields=[each for each in fields if not each.dropped],
         region_index=region_index,
         sample_index=sample_index,
         target=target if roles.targets else np.full((len(regions), 1), np.nan, np.float32),
@@ -604,7 +610,7 @@ def _build_from_folder(
         **_region_columns(regions, region_roles, region_ids, np.arange(len(region_ids))),
         sample_id=sample_ids,
         conditions=conditions.reset_index(drop=True),
-        fields=fields,
+        fields=[each for each in fields if not each.dropped],
         region_index=region_index,
         sample_index=sample_index,
         target=target,
@@ -733,12 +739,13 @@ def _read_condition_columns(
     problems: list[Problem] = []
     columns = dict(roles.conditions)
     frame = table.frame[list(columns.values())].copy()
-    for name, headers in roles.one_hot.items():
-        frame[name], bad = fold_one_hot(table, name, headers)
+    for name, words in roles.one_hot.items():
+        frame[name], bad = fold_one_hot(table, name, words)
         problems += bad
         columns[name] = name
     whole = RawTable(frame, table.file, table.sheet)
-    conditions, bad, warnings = read_conditions(whole, columns, fields)
+    kept = [each for each in fields if not each.dropped]
+    conditions, bad, warnings = read_conditions(whole, columns, kept)
     return conditions, problems + bad, warnings
 
 

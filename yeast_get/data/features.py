@@ -48,15 +48,18 @@ class FeatureSchema:
         region_feature_names: The other region features, which follow the motifs.
         center: Mean that stands for a missing value, per feature column.
         offset: Subtracted from each feature column.
-        scale: Divides each feature column.
+        scale: Divides each feature column; infinite where it did not vary in training, so that
+            the model, which could learn nothing about it, always sees 0.
         with_presence: Indices of feature columns with gaps in training, which get a presence
             column at the end.
         accessibility: center, offset, scale, and 1 with a presence column; None without.
-        numbers: Per numeric or time field: name, kind, mean, SD.
-        categories: Vocabulary of each category field; index 1 is its first word.
+        numbers: Per numeric or time field that was recorded: name, kind, mean, SD (infinite
+            where it did not vary), smallest and largest value.
+        categories: Vocabulary of each category field that was recorded; index 1 is its first word.
         drugs: Drug fields and the dose field of each (None without).
         drug_vocabulary: Names of the drugs; index 2 is its first.
-        c0: Reference concentration in mol/L: per dose field by drug, "" for all others.
+        c0: Reference concentration in mol/L: per dose field by drug, "" for all others; empty for
+            a dose that is declared as normalized.
         target_names: The targets.
         target_transform: Name of the transform.
         target_mean: Mean of the transformed training targets; 0 where not standardised.
@@ -110,20 +113,24 @@ class FeatureSchema:
             offset=offset.tolist(),
             scale=scale.tolist(),
             with_presence=np.flatnonzero(gaps).tolist(),
-            accessibility=_fit_accessibility(data, regions, settings.data.motif_scale),
+            accessibility=_fit_accessibility(data, train, settings.data.motif_scale),
             numbers=[
                 _fit_number(name, "number" if name in scaled else kind, conditions[name])
                 for name, kind in kinds.items()
-                if kind in ("number", "time")
+                if kind in ("number", "time") and conditions[name].notna().any()
             ],
             categories={
                 name: sorted(conditions[name].dropna().unique())
                 for name, kind in kinds.items()
-                if kind == "category"
+                if kind == "category" and conditions[name].notna().any()
             },
             drugs=drugs,
             drug_vocabulary=sorted(drug_words),
-            c0={f.name: dict(f.c0) for f in data.fields if f.kind == "dose"},
+            c0={
+                f.name: {} if f.name in scaled else dict(f.c0)
+                for f in data.fields
+                if f.kind == "dose"
+            },
             target_names=data.target_names,
             target_transform=settings.data.target_transform,
             target_mean=mean,
@@ -223,6 +230,7 @@ class FeatureSchema:
             amount = blank if dose_name is None else table.get(dose_name, blank)
             dose.append(self._dose(amount.to_numpy(np.float64), words, dose_name))
             dose[-1][drug[-1] == NONE] = 0.0
+            dose[-1][drug[-1] == UNKNOWN] = DOSE_NOT_RECORDED  # a dose of what?
         return SampleInputs(
             number=_stack(numbers, len(table), np.float32),
             present=_stack(present, len(table), np.float32),
@@ -233,7 +241,9 @@ class FeatureSchema:
 
     def _dose(self, amount: np.ndarray, drug: pd.Series, dose_name: str | None) -> np.ndarray:
         """log10(1 + c/c0) / log10(1 + 1/c0), mol/L; -1 where the dose was not recorded."""
-        by_drug = self.c0.get(dose_name or "", {})
+        by_drug = self.c0.get(dose_name or "", {"": DEFAULT_C0})
+        if not by_drug:
+            return np.where(np.isnan(amount), DOSE_NOT_RECORDED, amount)
         default = by_drug.get("", DEFAULT_C0)
         words = ["" if pd.isna(word) else fold(word) for word in drug]
         c0 = np.array([by_drug.get(word, default) for word in words], dtype=np.float64)
@@ -242,20 +252,70 @@ class FeatureSchema:
         return np.where(np.isnan(amount), DOSE_NOT_RECORDED, scaled)
 
     def unseen(self, data: ExpressionData) -> list[str]:
-        """What the table holds that training did not: categories and drugs, in words."""
+        """What the table holds that training could not teach, in words."""
+        return [
+            *self._unseen_features(data),
+            *self._unseen_numbers(data),
+            *self._unseen_words(data),
+        ]
+
+    def _unseen_features(self, data: ExpressionData) -> list[str]:
+        names = [*self.motif_names, *self.region_feature_names]
+        at = {name: i for i, name in enumerate([*data.motif_names, *data.region_feature_names])}
+        still = np.flatnonzero(np.isinf(self.scale))
+        odd = [
+            names[j]
+            for j in still
+            if np.nanmax(np.abs(data.motif[:, at[names[j]]] - self.center[j]), initial=0) > 1e-6
+        ]
+        if not odd:
+            return []
+        return [
+            f"{len(odd)} region features did not vary in training and are ignored here, where they "
+            f"do: {', '.join(odd[:8])}"
+        ]
+
+    def _unseen_numbers(self, data: ExpressionData) -> list[str]:
+        fitted = {each["name"]: each for each in self.numbers}
         said = []
+        for field_ in data.fields:
+            values = data.conditions[field_.name].dropna() if not field_.is_text else None
+            if field_.kind == "dose" or values is None or not len(values):
+                continue
+            each = fitted.get(field_.name)
+            if each is None:
+                said.append(f"{field_.name} was recorded nowhere in training and is ignored")
+                continue
+            outside = int(((values < each["min"] - 1e-9) | (values > each["max"] + 1e-9)).sum())
+            if outside and np.isinf(each["sd"]):
+                said.append(
+                    f"{field_.name} was {each['min']:g} throughout training; that it differs in "
+                    f"{outside} samples is ignored"
+                )
+            elif outside:
+                said.append(
+                    f"{field_.name} is outside the {each['min']:g} to {each['max']:g} of training "
+                    f"in {outside} samples"
+                )
+        return said
+
+    def _unseen_words(self, data: ExpressionData) -> list[str]:
+        said = []
+        texts = [each.name for each in data.fields if each.is_text]
         vocabularies = self.categories | dict.fromkeys(self.drugs, [*self.drug_vocabulary, NO_DRUG])
-        for name, words in vocabularies.items():
-            if name in data.conditions:
-                values = data.conditions[name].dropna()
-                known = {fold(word) for word in words}
-                new = sorted(word for word in set(values) if fold(word) not in known)
-                if new:
-                    count = int(values.isin(new).sum())
-                    said.append(
-                        f"{name}: {', '.join(new[:5])} in {count} samples was never seen in "
-                        "training and counts as unknown"
-                    )
+        for name in texts:
+            values = data.conditions[name].dropna()
+            if name not in vocabularies and len(values):
+                said.append(f"{name} was recorded nowhere in training and is ignored")
+                continue
+            known = {fold(word) for word in vocabularies.get(name, [])}
+            new = sorted(word for word in set(values) if fold(word) not in known)
+            if new:
+                count = int(values.isin(new).sum())
+                said.append(
+                    f"{name}: {', '.join(new[:5])} in {count} samples was never seen in "
+                    "training and counts as unknown"
+                )
         return said
 
     def region_vocab(self, data: ExpressionData) -> np.ndarray:
@@ -307,17 +367,24 @@ def _fit_features(
         offset[:num_motifs], scale[:num_motifs] = 0.0, peak[:num_motifs]
     elif motif_scale == "none":
         offset[:num_motifs], scale[:num_motifs] = 0.0, 1.0
-    scale[scale < 1e-8 * np.maximum(peak, 1e-30)] = 1.0
+    scale[sd < 1e-8 * np.maximum(peak, 1e-30)] = np.inf
     return mean, offset, scale, blank.any(axis=0)
 
 
 def _fit_accessibility(
-    data: ExpressionData, regions: np.ndarray, motif_scale: str
+    data: ExpressionData, train: np.ndarray, motif_scale: str
 ) -> dict[str, float] | None:
-    """Accessibility is one more column of GET's input and is scaled as the motifs are."""
+    """Accessibility is one more column of GET's input and is scaled as the motifs are.
+
+    Only training regions count, and where it differs by sample only the cells that are trained on.
+    """
     if data.accessibility is None:
         return None
-    values = data.accessibility[regions].reshape(-1, 1)
+    region, sample = data.region_index[train], data.sample_index[train]
+    per_region = data.accessibility.ndim == 1
+    values = (
+        data.accessibility[np.unique(region)] if per_region else data.accessibility[region, sample]
+    ).reshape(-1, 1)
     center, offset, scale, gaps = _fit_features(values, 1, motif_scale)
     return {
         "center": float(center[0]),
@@ -334,9 +401,15 @@ def _number_scale(values: np.ndarray, kind: str) -> np.ndarray:
 
 def _fit_number(name: str, kind: str, values: pd.Series) -> dict[str, Any]:
     known = _number_scale(values.dropna().to_numpy(np.float64), kind)
-    mean = float(known.mean()) if len(known) else 0.0
-    sd = float(known.std()) if len(known) else 0.0
-    return {"name": name, "kind": kind, "mean": mean, "sd": sd if sd > 1e-9 else 1.0}
+    mean, sd = float(known.mean()), float(known.std())
+    return {
+        "name": name,
+        "kind": kind,
+        "mean": mean,
+        "sd": sd if sd > 1e-9 else float("inf"),
+        "min": float(values.min()),
+        "max": float(values.max()),
+    }
 
 
 def _fit_target(

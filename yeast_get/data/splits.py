@@ -206,19 +206,21 @@ def conditions_line(data: ExpressionData) -> str:
 
 @dataclass
 class TrainedRows:
-    """What a checkpoint remembers of its table: hashes of ids and the part of every row.
+    """What a checkpoint remembers of its table: hashes of ids and conditions, parts of rows.
 
     Attributes:
         region_hash: [P] int64 hashes of region ids.
         sample_hash: [S] int64 hashes of sample ids.
-        signature: [S] int64 condition signatures.
-        part: [N] uint8.
+        field_names: Names of the condition fields.
+        field_hash: [S,fields] int64 hashes of the conditions, 0 where not recorded.
+        part: [N] uint8; `NEW` for rows without a measured target, which taught nothing.
         cell: [N] int64, region * S + sample of each row; None where the rows are the full grid.
     """
 
     region_hash: np.ndarray
     sample_hash: np.ndarray
-    signature: np.ndarray
+    field_names: list[str]
+    field_hash: np.ndarray
     part: np.ndarray
     cell: np.ndarray | None
 
@@ -228,63 +230,109 @@ class TrainedRows:
         cell = None
         if not data.is_grid:
             cell = data.region_index.astype(np.int64) * data.num_samples + data.sample_index
-        return cls(data.region_hash, data.sample_hash, data.signature, part.copy(), cell)
+        return cls(
+            region_hash=data.region_hash,
+            sample_hash=data.sample_hash,
+            field_names=list(data.conditions.columns),
+            field_hash=data.field_hash,
+            part=np.where(data.measured, part, np.uint8(NEW)),
+            cell=cell,
+        )
+
+    def shared_fields(self, data: ExpressionData) -> list[str]:
+        """The condition fields that are recorded both here and in another table."""
+        here = dict(zip(self.field_names, (self.field_hash != 0).any(axis=0), strict=True))
+        there = (data.field_hash != 0).any(axis=0)
+        names = zip(data.conditions.columns, there, strict=True)
+        return [name for name, recorded in names if recorded and here.get(name, False)]
+
+    def condition_key(self, data: ExpressionData) -> np.ndarray:
+        """Signatures [S] of another table's samples over the fields that were recorded here."""
+        columns = [
+            j for j, name in enumerate(data.conditions.columns) if name in self.field_names
+            and self.field_hash[:, self.field_names.index(name)].any()
+        ]  # fmt: skip
+        return data.field_hash[:, columns].sum(axis=1, dtype=np.int64)
 
     def parts_of(self, data: ExpressionData) -> np.ndarray:
         """Part of every observation of another table [N] uint8.
 
-        A row with the region and the sample of a row here has that row's part. A row whose region
-        and condition signature were trained on under another sample id is `train`, and likewise
-        `val` and `test`; every other row is `new`.
+        Conditions are compared over the fields that both tables recorded, so that one more or one
+        fewer column hides nothing. A row with the region, the sample id and the conditions of a
+        row here has that row's part. A row whose region was trained on under the same conditions
+        in another sample is `train`, and likewise `val` and `test`. A blank cell that was blank
+        here is `unused`; every other row is `new`.
         """
-        table = self._table(len(self.sample_hash), np.arange(len(self.sample_hash)))
+        ours, theirs = self._shared_signatures(data)
+        samples = len(self.sample_hash)
         region = _positions(self.region_hash, data.region_hash)[data.region_index]
-        sample = _positions(self.sample_hash, data.sample_hash)[data.sample_index]
-        part = _look_up(table, region, sample)
-        values, codes = np.unique(self.signature, return_inverse=True)
+        sample = _positions(self.sample_hash, data.sample_hash)
+        sample = np.where(ours[sample] == theirs, sample, -1)[data.sample_index]
+        by_sample = self._table(samples, np.arange(samples))
+        part = _look_up(by_sample, region, sample)
+        values, codes = np.unique(ours, return_inverse=True)
         by_signature = self._table(len(values), codes.reshape(-1))
-        signature = _positions(values, data.signature)[data.sample_index]
-        return np.where(part == NEW, _look_up(by_signature, region, signature), part)
+        signature = _positions(values, theirs)[data.sample_index]
+        blank_in_both = ~data.measured & (region >= 0) & (sample >= 0) & (part == NEW)
+        part = np.where(part == NEW, _look_up(by_signature, region, signature), part)
+        return np.where(blank_in_both, np.uint8(UNUSED), part)
+
+    def _shared_signatures(self, data: ExpressionData) -> tuple[np.ndarray, np.ndarray]:
+        """Signatures of the samples here and there, over the fields that both recorded."""
+        shared = self.shared_fields(data)
+        here = [self.field_names.index(name) for name in shared]
+        there = [list(data.conditions.columns).index(name) for name in shared]
+        ours = self.field_hash[:, here].sum(axis=1, dtype=np.int64)
+        return ours, data.field_hash[:, there].sum(axis=1, dtype=np.int64)
 
     def _table(self, width: int, column_of_sample: np.ndarray) -> np.ndarray:
         """[P,width] uint8: the part of each cell; training wins, then val, then test."""
+        cell = self._cells()
         samples = len(self.sample_hash)
-        cell = np.arange(len(self.part)) if self.cell is None else self.cell
-        region, column = cell // samples, column_of_sample[cell % samples]
         table = np.full((len(self.region_hash), width), NEW, dtype=np.uint8)
-        np.minimum.at(table, (region, column), self.part)
+        np.minimum.at(table, (cell // samples, column_of_sample[cell % samples]), self.part)
         return table
 
+    def _cells(self) -> np.ndarray:
+        return np.arange(len(self.part)) if self.cell is None else self.cell
+
     def overlap(self, data: ExpressionData) -> dict[str, Any]:
-        """How much of another table was trained on: rows, regions, condition signatures."""
+        """How much of another table was trained on: rows, regions, conditions."""
         part = self.parts_of(data)
-        cell = np.arange(len(self.part)) if self.cell is None else self.cell
-        cell = cell[self.part == TRAIN]
+        cell = self._cells()[self.part == TRAIN]
         samples = len(self.sample_hash)
         regions = np.isin(data.region_hash, self.region_hash[np.unique(cell // samples)])
-        known = np.unique(self.signature[np.unique(cell % samples)])
-        signatures = np.unique(data.signature)
+        ours, theirs = self._shared_signatures(data)
+        conditions = np.unique(theirs)
+        known = np.isin(conditions, ours[np.unique(cell % samples)])
         counts = {name: int((part == code).sum()) for code, name in enumerate(PART_NAMES)}
         return {
             "rows": len(part),
             "rows_by_part": counts,
             "regions": data.num_regions,
             "regions_in_training": int(regions.sum()),
-            "conditions": len(signatures),
-            "conditions_in_training": int(np.isin(signatures, known).sum()),
+            "conditions": len(conditions),
+            "conditions_in_training": int(known.sum()),
+            "conditions_compared_by": self.shared_fields(data),
         }
 
     def to_dict(self) -> dict[str, Any]:
-        """Tensors, for the checkpoint."""
+        """Tensors and names, for the checkpoint."""
         import torch
 
-        out = {name: getattr(self, name) for name in self.__dataclass_fields__}
-        return {k: None if v is None else torch.from_numpy(v.copy()) for k, v in out.items()}
+        values = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        return {
+            name: torch.from_numpy(value.copy()) if isinstance(value, np.ndarray) else value
+            for name, value in values.items()
+        }
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TrainedRows:
         """Back from the checkpoint."""
-        arrays: dict[str, Any] = {k: v if v is None else v.numpy() for k, v in values.items()}
+        arrays: dict[str, Any] = {
+            name: value.numpy() if hasattr(value, "numpy") else value
+            for name, value in values.items()
+        }
         return cls(**arrays)
 
 

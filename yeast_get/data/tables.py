@@ -125,6 +125,9 @@ def read_tables(path: str | Path, sheet: str | None = None, decimal: str = ".") 
     raw = RawTables(str(path), fingerprint=_fingerprint([path]))
     if path.suffix.lower() in _EXCEL_SUFFIXES:
         raw.tables = _read_workbook(path, sheet)
+    elif sheet is not None:
+        what = f"is no workbook, and data.sheet names {sheet!r}"
+        raise DataError(Problem(what, "leave data.sheet out", file=str(path)))
     else:
         raw.tables = {"long": read_text_table(path, decimal)}
     return raw
@@ -180,7 +183,27 @@ def read_text_table(path: Path, decimal: str = ".") -> RawTable:
             )
         ) from None
     frame.index = pd.RangeIndex(2, len(frame) + 2)
-    return RawTable(_drop_blank_rows(frame, file, None), file)
+    frame = _drop_blank_rows(frame, file, None)
+    if frame.iloc[:, -1].isna().any():  # blank cells, or rows that end too soon
+        _check_lengths(path, file, delimiter, header)
+    return RawTable(frame, file)
+
+
+def _check_lengths(path: Path, file: str, delimiter: str, header: list[str]) -> None:
+    """Refuse rows with fewer cells than the header, which pandas would pad in silence."""
+    with _open_text(path) as handle:
+        problems = [
+            Problem(
+                f"has {len(cells)} cells where the header has {len(header)}",
+                "the row is cut off; complete or delete it",
+                file,
+                row=row,
+            )
+            for row, cells in enumerate(csv.reader(handle, delimiter=delimiter), start=1)
+            if any(cells) and len(cells) < len(header)
+        ]
+    if problems:
+        raise DataError(problems)
 
 
 def _open_text(path: Path) -> TextIO:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from yeast_get.batch import DOSE_NOT_RECORDED, UNKNOWN, Batch
+from yeast_get.batch import DOSE_NOT_RECORDED, NONE, UNKNOWN, Batch
 from yeast_get.config import AugmentationConfig
 from yeast_get.data.expression_data import ExpressionData
 from yeast_get.data.features import FeatureSchema
@@ -141,7 +141,7 @@ class YeastDataset(Dataset[Batch]):
         self.drug, self.dose = self._put(samples.drug), self._put(samples.dose)
         self.target = self._put(np.nan_to_num(schema.to_model(data.target)))  # [N,T]
         self.measured = self._put(~np.isnan(data.target))  # [N,T]
-        fields = self.number.shape[1] + self.category.shape[1] + self.drug.shape[1]
+        fields = self.number.shape[1] + self.category.shape[1] + 2 * self.drug.shape[1]
         columns = max(len(self.absent), fields, 1)
         self.noise = None if augmentation is None else _Noise(seed, columns, self.device)
         self.wanted = torch.zeros(data.num_observations, dtype=torch.bool, device=self.device)
@@ -217,13 +217,14 @@ class YeastDataset(Dataset[Batch]):
     ) -> None:
         """Make conditions unrecorded at random, so that UNKNOWN is trained."""
         sizes = [x.shape[1] for x in (batch.condition_number, batch.condition_category, batch.drug)]
-        keep = noise.uniform(cell, sum(sizes), 6) >= probability
-        number, category, drug = keep.split(sizes, dim=-1)
+        keep = noise.uniform(cell, sum(sizes) + sizes[2], 6) >= probability
+        number, category, drug, dose = keep.split([*sizes, sizes[2]], dim=-1)
         batch.condition_number = batch.condition_number * number
         batch.condition_present = batch.condition_present * number
         batch.condition_category = torch.where(category, batch.condition_category, UNKNOWN)
         batch.drug = torch.where(drug, batch.drug, UNKNOWN)
-        batch.dose = torch.where(drug, batch.dose, DOSE_NOT_RECORDED)
+        lost = ~(drug & dose) & (batch.drug != NONE)  # with its drug, or alone
+        batch.dose = torch.where(lost, DOSE_NOT_RECORDED, batch.dose)
 
 
 class _Noise:

@@ -244,10 +244,10 @@ def test_fields_are_dropped_and_added_by_the_yaml():
             "no": {"kind": "drug", "drop": True},
         },
     )
-    names = [f.name for f in fields]
+    names = [f.name for f in fields if not f.dropped]
     assert names == [f.name for f in STANDARD_FIELDS if f.name != "medium"] + ["ph", "soak"]
-    assert match_columns(["medium"], fields) == {}
-    assert [f.unit for f in fields[-2:]] == ["", "hour"]
+    assert [f.name for f in fields if f.dropped] == ["medium", "no"]
+    assert [f.unit for f in fields[-3:-1]] == ["", "hour"]
     (said,) = problems({"soak": ["3000 h"]}, extra={"soak": {"kind": "time"}})
     assert "outside 0 to 2000 for soak" in said
 
@@ -264,7 +264,10 @@ def test_one_hot_columns_are_folded_back_into_their_field():
         index=[2, 3, 4],
     )
     groups = match_one_hot([*frame.columns, "motif_x"], fields)
-    assert groups == {"medium": ["media_SC", "media_YPD"], "drug": ["drug_H2O2", "drug_none"]}
+    assert groups == {
+        "medium": {"media_SC": "SC", "media_YPD": "YPD"},
+        "drug": {"drug_H2O2": "H2O2", "drug_none": "none"},
+    }
     table = RawTable(frame, "t.csv")
     folded = {name: fold_one_hot(table, name, headers) for name, headers in groups.items()}
     assert folded["medium"][0].tolist() == ["SC", "YPD", "YPD"]
@@ -272,10 +275,40 @@ def test_one_hot_columns_are_folded_back_into_their_field():
     assert folded["medium"][1] == folded["drug"][1] == []
 
 
+def test_the_longest_name_that_a_one_hot_header_begins_with_is_meant():
+    fields = make_fields(extra={"drug_b": {"kind": "drug"}})
+    headers = ["carbon_source_glucose", "drug_b_none", "drug_H2O2"]
+    assert match_one_hot(headers, fields) == {
+        "carbon_source": {"carbon_source_glucose": "glucose"},
+        "drug_b": {"drug_b_none": "none"},
+        "drug": {"drug_H2O2": "H2O2"},
+    }
+
+
+def test_an_extra_number_has_the_unit_that_is_declared():
+    extra = {"pressure": {"kind": "number", "unit": "kPa"}}
+    assert values({"pressure": [100, "0.2 MPa"]}, "pressure", extra=extra) == [100, 200]
+
+
+@pytest.mark.parametrize(
+    ("conditions", "key"),
+    [
+        ({"drug": {"c0": 1e-6}}, "c0"), ({"medium": {"unit": "mM"}}, "unit"),
+        ({"temperature": {"molar_mass": {"a": 5.0}}}, "molar_mass"),
+        ({"drug_time": {"categories": {"a": ["b"]}}}, "categories"),
+    ],
+)  # fmt: skip
+def test_a_key_that_says_nothing_about_its_field_is_refused(conditions, key):
+    with pytest.raises(ConfigError, match=f"and {key} says nothing about it"):
+        make_fields(**conditions)
+
+
 @pytest.mark.parametrize("row", [[0, 0], [1, 1], [0.5, 0.5], [np.nan, 1], [2, -1]])
 def test_rows_that_are_not_one_hot_are_named(row):
     frame = pd.DataFrame([[1, 0], row], columns=["media_SC", "media_YPD"], index=[2, 3])
-    _, bad = fold_one_hot(RawTable(frame, "t.csv"), "medium", list(frame.columns))
+    _, bad = fold_one_hot(
+        RawTable(frame, "t.csv"), "medium", {"media_SC": "SC", "media_YPD": "YPD"}
+    )
     assert [str(problem) for problem in bad] == [
         "t.csv, row 3: media_SC, media_YPD are not one-hot for medium; exactly one of them must "
         "be 1 and the others 0"

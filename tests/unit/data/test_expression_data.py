@@ -510,7 +510,7 @@ def test_columns_by_name_have_one_text_per_observation(load):
     text = "\n".join(f"{line},x{i}" if i else line for i, line in enumerate(text.split("\n")[:-1]))
     data = load(text + "\n", description_columns=["label"])
     assert data.column("label").tolist() == ["x1", "x2", "x3", "x4"]
-    assert data.column("temperature").tolist() == ["30.0", "37.0", "30.0", "37.0"]
+    assert data.column("temperature").tolist() == ["30", "37", "30", "37"]
     assert data.column("medium").tolist() == [None] * 4
     assert data.column("region_id").tolist() == ["chrI_1_500"] * 2 + ["chrII:900-999"] * 2
     assert data.column("chrom").tolist() == ["chrI"] * 2 + ["chrII"] * 2

@@ -80,7 +80,7 @@ def test_nothing_of_a_row_that_is_not_for_training_enters_the_schema(fit):
 
 def test_vocabularies_are_those_of_training_samples(fit):
     schema, _ = fit()
-    assert schema.categories == {"medium": ["YPD"], "carbon_source": [], "nitrogen_source": []}
+    assert schema.categories == {"medium": ["YPD"]}  # what is recorded nowhere has no vocabulary
     assert schema.drug_vocabulary == ["H2O2"]
     schema, _ = fit(train=np.ones(8, dtype=bool))
     assert schema.categories["medium"] == ["SC", "YPD"]
@@ -91,11 +91,8 @@ def test_sizes_are_what_the_schema_holds(fit):
     sizes = fit(model={"region_identity": {"enabled": True}})[0].sizes()
     assert sizes.region_features == 4 + 1  # and the presence bit of motif_b
     assert sizes.accessibility == 1
-    assert sizes.numbers == [
-        "temperature", "preculture_time", "preculture_temperature", "preculture_od600", "drug_time",
-        "drug_od600",
-    ]  # fmt: skip
-    assert sizes.categories == {"medium": 2, "carbon_source": 1, "nitrogen_source": 1}
+    assert sizes.numbers == ["temperature", "drug_time"]  # those that were recorded
+    assert sizes.categories == {"medium": 2}
     assert (sizes.drugs, sizes.drug_vocabulary) == (["drug"], 3)
     assert (sizes.targets, sizes.known_regions) == (1, 3)
 
@@ -108,14 +105,15 @@ SD = np.std([1, 2, 6])  # around a mean of 3
 @pytest.mark.parametrize(
     ("scale", "motif_a", "motif_b", "motif_c", "accessibility"),
     [
-        ("none", [1, 2, 6, 50], [6, 4, 8, 70], [5, 5, 5, 9], [0.1, 0.2, 0.6, 0.9]),
-        ("max", [1 / 6, 1 / 3, 1, 50 / 6], [0.75, 0.5, 1, 8.75], [1, 1, 1, 1.8],
+        ("none", [1, 2, 6, 50], [6, 4, 8, 70], [0, 0, 0, 0], [0.1, 0.2, 0.6, 0.9]),
+        ("max", [1 / 6, 1 / 3, 1, 50 / 6], [0.75, 0.5, 1, 8.75], [0, 0, 0, 0],
          [1 / 6, 1 / 3, 1, 1.5]),
-        ("standard", [-2 / SD, -1 / SD, 3 / SD, 47 / SD], [0, -1, 1, 32], [0, 0, 0, 4],
+        ("standard", [-2 / SD, -1 / SD, 3 / SD, 47 / SD], [0, -1, 1, 32], [0, 0, 0, 0],
          np.array([-2, -1, 3, 6]) / SD),
     ],
 )  # fmt: skip
 def test_region_features_are_scaled_by_hand(fit, scale, motif_a, motif_b, motif_c, accessibility):
+    """motif_c did not vary in training, which could teach nothing about it: always 0."""
     schema, data = fit(data={"motif_scale": scale})
     got = schema.region_inputs(data)
     gc = (np.array([0.2, 0.4, 0.6, 0.9]) - 0.4) / np.std([0.2, 0.4, 0.6])  # always standardised
@@ -145,7 +143,12 @@ def test_accessibility_per_cell_with_gaps_has_a_presence_bit_before_the_value(fi
     got = schema.accessibility_inputs(data)
     assert got.shape == (4, 2, 2)
     assert got[:, :, 0].tolist() == [[0, 1], [1, 1], [1, 1], [1, 1]]
-    assert got[:, :, 1].tolist() == [[3, 5], [1, 3], [3, 3], [9, 7]]  # 15/5 for the gap
+    assert got[:, :, 1].tolist() == [
+        [2, 5],
+        [1, 3],
+        [3, 3],
+        [9, 7],
+    ]  # the gap: the mean of what is trained on
     assert schema.sizes().accessibility == 2
 
 
@@ -236,10 +239,38 @@ def test_what_was_not_recorded_is_zero_and_absent(fit, load):
     assert no_columns.category[:, 0].tolist() == [0, 0]
 
 
-def test_a_number_that_is_constant_in_training_is_not_blown_up(fit):
+def test_a_number_that_is_constant_in_training_is_ignored_and_said(fit):
     schema, data = fit()  # only 30 degrees in training
     at = schema.sizes().numbers.index("temperature")
-    assert schema.sample_inputs(data).number[:, at].tolist() == [0, 10]
+    assert schema.sample_inputs(data).number[:, at].tolist() == [0, 0]
+    assert (
+        "temperature was 30 throughout training; that it differs in 1 samples is ignored"
+        in schema.unseen(data)
+    )
+
+
+def test_numbers_outside_the_training_range_and_fields_new_to_the_model_are_said(fit, load):
+    schema, _ = fit(train=np.ones(8, dtype=bool))
+    other, _ = load(TABLE.assign(temperature=45.0, preculture_time=3.0, carbon_source="glucose"))
+    assert schema.unseen(other) == [
+        "temperature is outside the 30 to 40 of training in 2 samples",
+        "preculture_time was recorded nowhere in training and is ignored",
+        "carbon_source was recorded nowhere in training and is ignored",
+    ]
+
+
+def test_the_scale_of_accessibility_per_cell_comes_from_cells_that_are_trained_on(fit):
+    table = TABLE.assign(accessibility=[0.1, 0.2, 0.6, 0.9, 0.3, 0.3, 0.3, 0.3])
+    changed = table.copy()
+    changed.loc[4:, "accessibility"] = [50.0, np.nan, 70.0, 80.0]
+    assert fit(table)[0].accessibility == fit(changed)[0].accessibility
+
+
+def test_a_normalized_dose_enters_as_it_is(fit):
+    conditions = {"drug_concentration": {"unit": "normalized"}}
+    table = TABLE.assign(drug="H2O2", drug_concentration=[0.3] * 4 + [0.7] * 4)
+    schema, data = fit(table, conditions=conditions)
+    assert schema.sample_inputs(data).dose[:, 0].tolist() == pytest.approx([0.3, 0.7])
 
 
 def test_categories_and_drugs_that_training_did_not_have_are_unknown_and_named(fit):
@@ -247,7 +278,8 @@ def test_categories_and_drugs_that_training_did_not_have_are_unknown_and_named(f
     inputs = schema.sample_inputs(data)
     assert inputs.category[:, 0].tolist() == [1, 0]
     assert inputs.drug[:, 0].tolist() == [2, 0]
-    assert schema.unseen(data) == [
+    assert inputs.dose[:, 0].tolist()[1] == -1  # a dose of a drug that means nothing
+    assert [line for line in schema.unseen(data) if "unknown" in line] == [
         "medium: SC in 1 samples was never seen in training and counts as unknown",
         "drug: CHX in 1 samples was never seen in training and counts as unknown",
     ]
@@ -275,7 +307,7 @@ def dose_by_hand(molar: float, c0: float) -> float:
 )  # fmt: skip
 def test_doses_are_encoded_by_the_formula_with_the_reference_of_their_drug(fit, c0, references):
     conditions = {} if c0 is None else {"drug_concentration": {"c0": c0}}
-    schema, data = fit(conditions=conditions)
+    schema, data = fit(train=np.ones(8, dtype=bool), conditions=conditions)
     got = schema.sample_inputs(data).dose[:, 0]
     expected = [dose_by_hand(c, ref) for c, ref in zip((1e-3, 1e-6), references, strict=True)]
     np.testing.assert_allclose(got, expected, rtol=1e-5)
@@ -287,7 +319,7 @@ def test_one_molar_is_dose_one_and_no_drug_is_dose_zero(fit):
     inputs = schema.sample_inputs(data)
     assert inputs.drug[:, 0].tolist() == [2, 1]
     assert inputs.dose[:, 0].tolist() == [1, 0]
-    assert not any(line.startswith("drug") for line in schema.unseen(data))  # "none" is no word
+    assert not any(line.startswith("drug:") for line in schema.unseen(data))  # "none" is no word
 
 
 @pytest.mark.parametrize("drop", [False, True])

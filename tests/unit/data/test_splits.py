@@ -282,7 +282,7 @@ def test_a_column_of_parts_is_the_split(load):
 
 
 def test_a_condition_can_be_the_column(data):
-    part = make_split(data, config("column", column="temperature", test=["20.0"], val=["21.0"]))
+    part = make_split(data, config("column", column="temperature", test=["20"], val=["21"]))
     temperature = data.conditions["temperature"].to_numpy()[data.sample_index]
     assert set(temperature[part == TEST]) == {20.0}
     assert set(temperature[part == VAL]) == {21.0}
@@ -405,7 +405,37 @@ def test_the_overlap_is_counted_in_rows_regions_and_conditions(load, data):
         "regions_in_training": 40,
         "conditions": 25,
         "conditions_in_training": 23,
+        "conditions_compared_by": ["temperature"],
     }
+
+
+def test_one_more_or_one_fewer_condition_column_hides_no_training_row(load, data):
+    part = make_split(data, config())
+    rows = TrainedRows.of(data, part)
+    more = load(big_table().assign(carbon_source="glucose", drug="none", drug_concentration=0))
+    assert rows.parts_of(more).tolist() == part.tolist()
+    fewer = rows.parts_of(load(big_table().drop(columns="temperature")))
+    assert (fewer[part == TRAIN] == TRAIN).all()
+
+
+def test_the_same_sample_id_under_other_conditions_is_another_sample(load, data):
+    part = make_split(data, config())
+    table = big_table()
+    table["temperature"] = 59.5
+    assert (TrainedRows.of(data, part).parts_of(load(table)) == NEW).all()
+
+
+def test_a_blank_cell_that_is_filled_in_later_is_what_its_replicates_are(load):
+    table = big_table()
+    filled = load(table)
+    table.loc[:4, "target"] = np.nan
+    blank = load(table)
+    rows = TrainedRows.of(blank, make_split(blank, config("condition")))
+    assert (rows.parts_of(blank)[:5] == UNUSED).all()
+    later = rows.parts_of(filled)
+    expected = make_split(blank, config("condition"))
+    assert UNUSED not in later
+    assert (later[5:] == expected[5:]).all()
 
 
 @pytest.mark.parametrize("grid", [False, True])
@@ -423,5 +453,8 @@ def test_trained_rows_travel_through_a_weights_only_checkpoint(data, tmp_path, g
 
 def test_remembered_rows_hold_no_targets_and_no_names(data):
     values = TrainedRows.of(data, make_split(data, config())).to_dict()
-    assert set(values) == {"region_hash", "sample_hash", "signature", "part", "cell"}
+    assert set(values) == {
+        "region_hash", "sample_hash", "field_names", "field_hash", "part", "cell",
+    }  # fmt: skip
+    assert values.pop("field_names") == list(data.conditions.columns)
     assert all(not value.is_floating_point() for value in values.values())

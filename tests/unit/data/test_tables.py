@@ -317,3 +317,19 @@ def test_numbers_written_as_text_in_excel_are_numbers(workbook):
     values, problems = long(workbook(s=frame)).numbers("x")
     assert values.tolist() == [1.5, 2.0]
     assert not problems
+
+
+def test_a_row_that_is_cut_off_is_refused_and_blank_cells_at_the_end_are_not(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text("region_id,a,b\nx,1,\ny,2,3\n")
+    assert read_text_table(path).frame["b"].isna().tolist() == [True, False]
+    path.write_text("region_id,a,b\nx,1,\n\ny,2\n")
+    with pytest.raises(DataError, match=r"t.csv, row 4: has 2 cells where the header has 3"):
+        read_text_table(path)
+
+
+def test_a_sheet_of_a_table_that_is_no_workbook_is_refused(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text("region_id,a\nx,1\n")
+    with pytest.raises(DataError, match="is no workbook, and data.sheet names 'one'"):
+        read_tables(path, "one")
