@@ -27,9 +27,9 @@ The two commands that most people need:
 @click.option("--output", required=True, type=click.Path(), help="The folder to write.")
 @click.option("--device", default="auto", show_default=True, help=DEVICE_HELP)
 @click.option(
-    "--split", type=click.Choice(["train", "val", "test", "all"]),
-    help="The part that the headline speaks of.  [default: test where the table holds rows that "
-    "were trained on, else all]",
+    "--split", type=click.Choice(["train", "val", "test", "new", "all"]),
+    help="The part that the headline speaks of; new: rows that the training table did not hold.  "
+    "[default: where the table holds rows that were trained on, test or else new; otherwise all]",
 )  # fmt: skip
 @click.option(
     "--batch-size", type=click.IntRange(1), help="Windows per batch; does not change the answer."
@@ -66,21 +66,21 @@ def evaluate(
     """Do what the command says, from the checkpoint to the plots."""
     import time
 
-    from yeast_get.command_line import choose_device, start_logging
+    from yeast_get.command_line import choose_device, log_to_file, start_logging
     from yeast_get.config import settings_for_evaluation
     from yeast_get.data.expression_data import load_expression_data
     from yeast_get.evaluation import report
-    from yeast_get.run_dir import RunDir
+    from yeast_get.run_dir import EVALUATE_FILES, RunDir
     from yeast_get.training.checkpoint import Checkpoint
 
     started = time.monotonic()
     where = choose_device(device)
     checkpoint = Checkpoint.load(model)
-    settings = settings_for_evaluation(checkpoint.settings, config, overrides, {"data.path": data})
-    run = RunDir(output)
-    run.open(overwrite=overwrite)
-    start_logging(run.evaluate_log, debug)
     _, schema, network = checkpoint.build()
+    settings = settings_for_evaluation(checkpoint.settings, config, overrides, {"data.path": data})
+    run = RunDir(output, EVALUATE_FILES)
+    run.check(overwrite=overwrite)
+    start_logging(debug)
     log.info("%s: epoch %d, trained by version %s", model, checkpoint.epoch, checkpoint.software)
     table = load_expression_data(settings, need_target=False)
     table.match_targets(schema.target_names)
@@ -93,22 +93,21 @@ def evaluate(
     log.info("rows by their part in training: %s; %d of %d regions and %d of %d conditions were "
              "trained on", counts, overlap["regions_in_training"], overlap["regions"],
              overlap["conditions_in_training"], overlap["conditions"])  # fmt: skip
-    metrics = report.evaluate(
-        report.Evaluation(
-            model=network.to(where),
-            data=table,
-            schema=schema,
-            settings=settings,
-            baselines=checkpoint.fitted_baselines(),
-            part=part,
-            headline=report.choose_headline(part, table.measured, split),
-            overlap=overlap,
-            batch_size=batch_size or settings.training.batch_size,
-        ),
-        run,
-        tables=True,
-        interpret=True,
+    evaluation = report.Evaluation(
+        model=network.to(where),
+        data=table,
+        schema=schema,
+        settings=settings,
+        baselines=checkpoint.fitted_baselines(),
+        part=part,
+        condition_key=rows.condition_key(table),
+        headline=report.choose_headline(part, table.measured, split),
+        overlap=overlap,
+        batch_size=batch_size or settings.training.batch_size,
     )
+    run.start(overwrite=overwrite)
+    log_to_file(run.evaluate_log)
+    metrics = report.evaluate(evaluation, run, tables=True, interpret=True)
     for line in report.headline_lines(metrics) if metrics else []:
         log.info("%s", line)
     log.info("done in %.0f s; everything is in %s", time.monotonic() - started, run.path)

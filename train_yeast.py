@@ -58,29 +58,29 @@ def train(
     """Do what the command says, from the settings to the plots."""
     import time
 
-    from yeast_get.command_line import choose_device, start_logging
+    from yeast_get.command_line import choose_device, log_to_file, start_logging
     from yeast_get.config import load_settings
     from yeast_get.errors import Problem, RunError
-    from yeast_get.run_dir import RunDir
+    from yeast_get.run_dir import TRAIN_FILES, RunDir
 
     started = time.monotonic()
     settings = load_settings(config, overrides, {"data.path": data})
     where = choose_device(device)
-    if check:
-        start_logging(None, debug)
-        from yeast_get.training.prepare import prepare
+    if not check and output is None:
+        raise RunError(Problem("no run folder is named", "give --output"))
+    run = RunDir(output or "", TRAIN_FILES)
+    if not check:
+        run.check(resume=resume, overwrite=overwrite)
+    start_logging(debug)
+    from yeast_get.training.prepare import prepare, train_and_test
 
-        prepare(settings, where)
+    ready = prepare(settings, where, run.last if resume and not check else None)
+    if check:
         log.info("checked: nothing was written")
         return
-    if output is None:
-        raise RunError(Problem("no run folder is named", "give --output"))
-    run = RunDir(output)
-    run.open(resume=resume, overwrite=overwrite)
-    start_logging(run.train_log, debug)
-    from yeast_get.training.prepare import train_and_test
-
-    train_and_test(settings, where, run, resume=resume)
+    run.start(overwrite=overwrite)
+    log_to_file(run.train_log)
+    train_and_test(ready, settings, where, run)
     log.info("done in %.0f s; everything is in %s", time.monotonic() - started, run.path)
 
 

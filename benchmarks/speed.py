@@ -60,7 +60,7 @@ def main() -> None:
     some = [batch for batch, _ in zip(batches(dataset, sampler), range(STEPS), strict=False)]
     figures["prepare one batch, ms"] = 1e3 * (time.perf_counter() - started) / STEPS
 
-    model = YeastModel(settings.model, schema.sizes())
+    model = YeastModel(settings.model, schema.sizes(), settings.data.regions_per_window)
     optimizer = make_optimizer(model, settings)
     train_step(model, optimizer, some[0], settings.training.loss)
     started = time.perf_counter()

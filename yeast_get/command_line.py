@@ -10,6 +10,7 @@ import signal
 import sys
 import warnings
 from collections.abc import Callable
+from logging.handlers import MemoryHandler
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -72,8 +73,8 @@ def _end_by_signal(number: int, frame: Any) -> None:
     sys.exit(128 + number)
 
 
-def start_logging(path: Path | None, debug: bool) -> None:
-    """Log to the screen, and with times to a file of the run."""
+def start_logging(debug: bool) -> None:
+    """Log to the screen, and keep the records for the file that `log_to_file` names."""
     root = logging.getLogger("yeast_get")
     for handler in list(root.handlers):
         root.removeHandler(handler)
@@ -83,11 +84,21 @@ def start_logging(path: Path | None, debug: bool) -> None:
     screen = logging.StreamHandler(sys.stdout)
     screen.setFormatter(logging.Formatter("%(message)s"))
     root.addHandler(screen)
-    if path is not None:
-        file = logging.FileHandler(path, encoding="utf-8")
-        file.setFormatter(logging.Formatter("%(asctime)s  %(levelname)-7s %(message)s"))
-        root.addHandler(file)
+    root.addHandler(MemoryHandler(capacity=sys.maxsize, flushLevel=sys.maxsize))
     warnings.filterwarnings("ignore", message="The PyTorch API of nested tensors")
+
+
+def log_to_file(path: Path) -> None:
+    """Append what was logged so far to a file of the run, with times, and all that follows."""
+    root = logging.getLogger("yeast_get")
+    file = logging.FileHandler(path, encoding="utf-8")
+    file.setFormatter(logging.Formatter("%(asctime)s  %(levelname)-7s %(message)s"))
+    for handler in list(root.handlers):
+        if isinstance(handler, MemoryHandler):
+            handler.setTarget(file)
+            root.removeHandler(handler)
+            handler.close()  # hands its records on
+    root.addHandler(file)
 
 
 def choose_device(name: str) -> torch.device:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,12 +11,53 @@ from typing import Any
 
 from yeast_get.errors import Problem, RunError
 
+_BOTH = (
+    "metrics.json",
+    "predictions.csv",
+    "feature_importance.csv",
+    "embeddings.npz",
+    "plots/scatter.png",
+    "plots/residuals.png",
+    "plots/feature_importance.png",
+)
+TRAIN_FILES = (
+    "config.yaml",
+    "manifest.json",
+    "splits.csv",
+    "history.csv",
+    "best_model.pth",
+    "last.pth",
+    "checkpoints/epoch_*.pth",
+    "plots/history.png",
+    "tensorboard/events.out.tfevents.*",
+    "train.log",
+    *_BOTH,
+)
+"""What `train_yeast` writes, as patterns in the run folder."""
+
+EVALUATE_FILES = (
+    "metrics_by_condition.csv",
+    "metrics_by_region.csv",
+    "evaluate.log",
+    *_BOTH,
+)
+"""What `evaluate_yeast` writes."""
+
 
 class RunDir:
-    """Paths of everything that a run writes, and the rules for a folder that holds a run."""
+    """Paths of everything that a run writes, and the rules for a folder that holds a run.
 
-    def __init__(self, path: str | Path) -> None:
+    A command calls `check` before its work, and `start` when all that could be refused is read;
+    until then nothing is made or deleted.
+
+    Args:
+        path: The folder.
+        writes: What the command writes there: `TRAIN_FILES` or `EVALUATE_FILES`.
+    """
+
+    def __init__(self, path: str | Path, writes: tuple[str, ...] = TRAIN_FILES) -> None:
         self.path = Path(path)
+        self.writes = writes
         self.config = self.path / "config.yaml"
         self.manifest = self.path / "manifest.json"
         self.splits = self.path / "splits.csv"
@@ -41,47 +81,52 @@ class RunDir:
         self.evaluate_log = self.path / "evaluate.log"
 
     def _own(self) -> list[Path]:
-        """Everything directly in the folder that a run may have written."""
-        paths = [value for value in vars(self).values() if isinstance(value, Path)]
-        return [path for path in paths if path.parent == self.path and path.exists()]
+        """The files that an earlier run of the command left in the folder."""
+        found = {path for pattern in self.writes for path in self.path.glob(pattern)}
+        return sorted(path for path in found if path.is_file() or path.is_symlink())
 
-    def _holds_a_run(self) -> bool:
-        """Whether there is more than the log and the empty folder that a refused table leaves."""
-        logs = (self.train_log, self.evaluate_log)
-        held = [path for path in self._own() if path not in logs]
-        return any(path.is_file() or any(path.iterdir()) for path in held)
-
-    def open(self, *, resume: bool = False, overwrite: bool = False) -> None:
-        """Make the folder, refusing one that holds a run unless told what to do with it.
+    def check(self, *, resume: bool = False, overwrite: bool = False) -> None:
+        """Refuse a folder that holds a run unless told what to do with it; changes nothing.
 
         Args:
             resume: Continue the run that it holds.
-            overwrite: Delete the files of the run that it holds, and nothing else.
+            overwrite: Delete, in `start`, the files that this command wrote, and nothing else.
 
         Raises:
             RunError: Where the folder cannot be used so.
         """
+        where = str(self.path)
         if self.path.exists() and not self.path.is_dir():
-            raise RunError(Problem("is a file", "name a folder", file=str(self.path)))
+            raise RunError(Problem("is a file", "name a folder", file=where))
         if resume and overwrite:
             raise RunError(Problem("--resume and --overwrite contradict", "give one of them"))
         if resume and not self.last.is_file():
             what = f"holds no {self.last.name} to resume from"
-            raise RunError(Problem(what, "leave --resume out", file=str(self.path)))
-        held = self._own()
-        if self._holds_a_run() and not (resume or overwrite):
-            names = ", ".join(sorted(path.name for path in held)[:4])
+            raise RunError(Problem(what, "leave --resume out", file=where))
+        trained = self.best_model.exists() or self.last.exists()
+        if trained and self.best_model.name not in self.writes:
+            raise RunError(Problem("holds a training run", "give another --output", file=where))
+        held = [p for p in self._own() if p not in (self.train_log, self.evaluate_log)]
+        if held and not (resume or overwrite):
+            names = ", ".join(path.relative_to(self.path).as_posix() for path in held[:4])
             raise RunError(
                 Problem(
                     f"already holds a run ({names})",
                     "give another --output, or --overwrite"
                     + (", or --resume" if self.last.is_file() else ""),
-                    file=str(self.path),
+                    file=where,
                 )
             )
+
+    def start(self, *, overwrite: bool = False) -> None:
+        """Make the folders; with `overwrite`, first delete what this command wrote before.
+
+        Raises:
+            RunError: Where the folder cannot be written.
+        """
         try:
-            for path in held if overwrite else []:
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
+            for path in self._own() if overwrite else []:
+                path.unlink()
             self.plots.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             what = f"cannot be written: {error.strerror}"

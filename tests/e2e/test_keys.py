@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -90,6 +92,60 @@ def test_early_stopping_and_its_monitor(train, table_path, monkeypatch):
     assert history(run)["epoch"].max() == 8
 
 
+def test_patience_waits_for_an_epoch_that_was_validated(train, table_path, monkeypatch):
+    true_validate = loop.validate
+
+    def falling(*args):
+        return {"val_loss": -float(args[-1]), "val_pearson": 0.1}, true_validate(*args)[1]
+
+    monkeypatch.setattr(loop, "validate", falling)
+    patient = ("training.max_epochs=7", "training.early_stopping_patience=3",
+               "training.validate_every_n_epochs=5")  # fmt: skip
+    run = train(table_path, *patient, "training.monitor=val_loss", output="better")
+    assert history(run)["epoch"].max() == 7
+    run = train(table_path, *patient, output="worse")
+    assert history(run)["epoch"].max() == 5
+
+
+def test_a_validation_part_without_a_correlation_is_judged_by_its_loss(
+    train, table, table_path, capsys
+):
+    """One row in the validation part."""
+    table["group"] = np.where(table.index % 3 == 0, "test", "train")
+    table.loc[7, "group"] = "val"
+    table.to_csv(table_path, index=False)
+    settings = ("data.description_columns=[group]", "split.by=column", "split.column=group")
+    run = train(table_path, *settings, "training.max_epochs=2")
+    assert capsys.readouterr().out.count("allows no correlation (fewer than 2 measured") == 1
+    run = train(table_path, *settings, "training.max_epochs=4", extra=("--resume",))
+    assert "allows no correlation" not in capsys.readouterr().out
+    best = torch.load(run / "best_model.pth", weights_only=True)
+    assert best["epoch"] == history(run)["val_loss"].argmin() > 0
+    last = torch.load(run / "last.pth", weights_only=True)
+    assert last["resume"]["progress"]["monitor"] == "val_loss"
+
+
+def test_random_windows_do_not_move_the_schedule(train, table_path, monkeypatch):
+    lengths = []
+    true_rate = loop.learning_rate
+    monkeypatch.setattr(
+        loop, "learning_rate", lambda i, n, s: (lengths.append(n), true_rate(i, n, s))[1]
+    )
+    train(table_path, "data.regions_per_window=7", "training.batch_size=2", output="windows")
+    assert len(set(lengths)) == 1
+    lengths.clear()
+    train(table_path, output="rows")  # 168 training rows in batches of 32
+    assert lengths == [6] * 18
+
+
+def test_learned_positions_are_as_many_as_the_window_holds(train, evaluate, table_path):
+    run = train(
+        table_path, "data.regions_per_window=1100", "model.transformer.positional_encoding=learned"
+    )
+    assert len(weights(run)["position_embed.weight"]) == 1100
+    assert (evaluate(run, table_path) / "metrics.json").exists()
+
+
 def test_the_average_of_the_weights_is_what_is_kept(train, table_path):
     run = train(table_path, "training.ema_decay=0.9")
     last = torch.load(run / "last.pth", weights_only=True)
@@ -126,11 +182,37 @@ def test_compile_is_asked_of_torch(train, table_path, monkeypatch):
     assert len(asked) == 1
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(not (shutil.which("gcc") or shutil.which("cc")), reason="no C compiler")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+def test_a_compiled_model_predicts_what_the_plain_one_does(train, table_path):
+    smallest = ("model.transformer.num_layers=1", "training.max_epochs=1",
+                "training.warmup_epochs=0", "model.head.dropout=0",  # compiled, it draws otherwise
+                "model.encoder.drop_path_rate=0")  # fmt: skip
+    plain = train(table_path, *smallest, output="plain")
+    compiled = train(table_path, *smallest, "training.compile=true", output="compiled")
+    expected, y_pred = (pd.read_csv(run / "predictions.csv")["y_pred"] for run in (plain, compiled))
+    np.testing.assert_allclose(y_pred, expected, atol=1e-3)
+
+
 def test_deterministic_is_asked_of_torch(train, table_path, monkeypatch):
     asked = []
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
     monkeypatch.setattr(torch, "use_deterministic_algorithms", asked.append)
     train(table_path, "training.deterministic=true")
-    assert asked == [True]
+    assert asked == [True, False]
+    assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
+
+
+def test_deterministic_is_given_back_even_after_an_error(train, table_path, monkeypatch):
+    def broken(*args):
+        assert torch.are_deterministic_algorithms_enabled()
+        raise KeyError("a bug")
+
+    monkeypatch.setattr(loop, "validate", broken)
+    with pytest.raises(KeyError):
+        train(table_path, "training.deterministic=true")
+    assert not torch.are_deterministic_algorithms_enabled()
 
 
 def test_tensorboard_and_how_often_it_is_written(train, table_path):
@@ -173,6 +255,32 @@ def test_importance_rows_is_how_many_rows_are_scored(train, table_path, monkeypa
     )
     train(table_path, "task.interpret=true", "task.importance_rows=11")
     assert set(rows) == {11}
+
+
+def test_the_order_of_the_inputs_changes_no_importance(train, table_path, monkeypatch):
+    from yeast_get.evaluation import importance
+
+    settings = ("task.interpret=true", "task.importance_repeats=2")
+    one = train(table_path, *settings, output="one")
+    inputs = importance._inputs
+    monkeypatch.setattr(importance, "_inputs", lambda *a: inputs(*a)[::-1])
+    two = train(table_path, *settings, output="two")
+    tables = [pd.read_csv(run / "feature_importance.csv") for run in (one, two)]
+    ours, theirs = (t.sort_values("feature", ignore_index=True) for t in tables)
+    pd.testing.assert_frame_equal(ours, theirs)
+
+
+def test_the_importance_of_an_undefined_score_is_blank(train, table, table_path, capsys):
+    """One row in the test part."""
+    table["group"] = np.where(table.index % 3 == 0, "val", "train")
+    table.loc[7, "group"] = "test"
+    table.to_csv(table_path, index=False)
+    run = train(
+        table_path, "data.description_columns=[group]", "split.by=column", "split.column=group",
+        "task.interpret=true",
+    )  # fmt: skip
+    assert pd.read_csv(run / "feature_importance.csv")["importance_mean"].isna().all()
+    assert capsys.readouterr().out.count("inputs is undefined") == 1
 
 
 def test_saving_predictions_and_embeddings(train, table_path):

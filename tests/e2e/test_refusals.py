@@ -45,6 +45,58 @@ def test_a_bad_cell_names_file_row_and_column(root, tmp_path, table, table_path)
     table.to_csv(table_path, index=False)
     said = one_line(run(root, "--data", table_path, "--output", tmp_path / "o"))
     assert f"{table_path}, row 5, column target: 'high' is not a number" in said
+    assert not (tmp_path / "o").exists()
+
+
+def files(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_typo_loses_nothing_even_with_overwrite(
+    train, evaluate, table, table_path, tmp_path, capsys
+):
+    run, evaluation = train(table_path), evaluate(tmp_path / "run", table_path)
+    assert "epoch 3" in (run / "train.log").read_text()
+    before = files(run) | files(evaluation)
+    with pytest.raises(SystemExit):
+        train(table_path, "data.regions_per_window=5", "experiment.seed=1", extra=("--resume",))
+    bad = tmp_path / "bad.csv"
+    table.assign(target="high").to_csv(bad, index=False)
+    for command in (
+        lambda: train(bad, extra=("--overwrite",)),
+        lambda: evaluate(run, bad, "--overwrite"),
+    ):
+        with pytest.raises(SystemExit) as stopped:
+            command()
+        assert stopped.value.code == 2
+    assert files(run) | files(evaluation) == before
+    capsys.readouterr()
+    with pytest.raises(SystemExit):
+        evaluate(run, table_path, "--overwrite", output="run")
+    assert "holds a training run; give another --output" in capsys.readouterr().err
+    assert files(run) | files(evaluation) == before
+
+
+def test_a_table_without_places_is_refused_for_windows_before_anything_is_written(
+    train, table, table_path, tmp_path, capsys
+):
+    table["region_id"] = table["region_id"].str.replace("_", "")
+    table.to_csv(table_path, index=False)
+    with pytest.raises(SystemExit) as stopped:
+        train(table_path, "data.regions_per_window=5")
+    assert stopped.value.code == 2
+    assert "no chromosome or start" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_log_starts_anew_with_overwrite_and_goes_on_with_resume(train, table_path):
+    log = train(table_path, "training.max_epochs=2") / "train.log"
+    assert log.read_text().count("before training") == 1
+    assert "motifs: motif_a" in log.read_text()  # said before the folder was there
+    train(table_path, extra=("--resume",))
+    assert log.read_text().count("motifs: motif_a") == 2
+    train(table_path, extra=("--overwrite",))
+    assert log.read_text().count("motifs: motif_a") == 1
 
 
 @pytest.mark.parametrize("device", ["cuda:77", "tpu", "mps" if sys.platform != "darwin" else "xla"])
@@ -122,6 +174,44 @@ def test_a_loss_that_is_not_finite_names_epoch_step_and_rows(
     assert "the loss is not finite in epoch 1, step 0" in said
     assert "condition_" in said
     assert "chrI" in said
+
+
+def test_validation_predictions_that_are_not_finite_are_one_line(train, table_path, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        train(
+            table_path, "training.learning_rate=1e30", "training.clip_grad=0",
+            "training.batch_size=512", "training.warmup_epochs=0",
+        )  # fmt: skip
+    assert stopped.value.code == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1
+    assert "36 of 36 validation rows have no finite prediction in epoch 1" in lines[0]
+    assert "the first is row " in lines[0]
+    assert "lower training.learning_rate" in lines[0]
+
+
+@pytest.mark.parametrize("broken", ["settings", "schema", "model", "trained_rows", "baselines"])
+def test_a_checkpoint_of_a_later_version_is_one_line(
+    train, evaluate, table_path, tmp_path, capsys, broken
+):
+    run = train(table_path, "training.max_epochs=0", "training.warmup_epochs=0")
+    values = torch.load(run / "best_model.pth", weights_only=True)
+    if broken == "settings":
+        values["settings"]["training"]["of_the_future"] = 1
+    elif broken == "baselines":
+        values["baselines"].pop("global_mean")
+    else:
+        values[broken]["of_the_future"] = torch.zeros(1)
+    torch.save(values | {"software": "9.9"}, run / "best_model.pth")
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as stopped:
+        evaluate(run, table_path)
+    assert stopped.value.code == 2
+    said = capsys.readouterr().err.strip()
+    assert len(said.splitlines()) == 1
+    assert "best_model.pth: this version" in said
+    assert "use the version of yeast_get that wrote it (9.9)" in said
+    assert not (tmp_path / "eval").exists()
 
 
 def test_sigterm_and_ctrl_c_leave_a_whole_checkpoint(root, tmp_path, table_path):

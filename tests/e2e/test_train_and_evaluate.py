@@ -237,6 +237,10 @@ def test_rows_that_were_trained_on_never_enter_a_mixed_headline(
     assert mixed["overall"] is None
     assert "trained" in mixed["overall_reason"]
     assert set(mixed["by_split"]) == {"train", "val", "test"}
+    assert "importance speak of the test part" in (tmp_path / "eval" / "evaluate.log").read_text()
+    alone = evaluate(run, table_path, output="alone")  # of the test part alone
+    for name in ("feature_importance.csv", "plots/scatter.png", "plots/residuals.png"):
+        assert (tmp_path / "eval" / name).read_bytes() == (alone / name).read_bytes()
     fresh = long_table(seed=9)
     fresh["region_id"] = "new_" + fresh["region_id"]
     path = tmp_path / "fresh.csv"
@@ -245,6 +249,33 @@ def test_rows_that_were_trained_on_never_enter_a_mixed_headline(
     assert new["part"] == "all"
     assert new["overlap_with_training"]["rows_by_part"]["train"] == 0
     assert new["overall"]["n"] == len(fresh)
+
+
+def test_new_rows_can_be_asked_for_and_a_part_without_rows_says_so(
+    train, evaluate, table, table_path, tmp_path
+):
+    run = train(table_path)
+    empty = metrics(evaluate(run, table_path, "--split", "new", output="empty"))
+    assert (empty["part"], empty["overall"]["n"]) == ("new", 0)
+    reasons = {each["overall_reason"] for each in empty["baselines"].values()}
+    assert reasons == {"the part has no measured row"}
+    fresh = table.assign(region_id="new_" + table["region_id"])
+    both = tmp_path / "both.csv"
+    pd.concat([table, fresh]).to_csv(both, index=False)
+    new = metrics(evaluate(run, both, "--split", "new", output="new"))
+    assert new["overall"]["n"] == len(table)
+
+
+def test_baselines_know_the_conditions_of_a_table_with_one_more_column(
+    train, evaluate, table, table_path, tmp_path
+):
+    run = train(table_path)
+    wider = tmp_path / "wider.csv"
+    table.assign(carbon_source="glucose").to_csv(wider, index=False)
+    folder = evaluate(run, wider)
+    for name in ("condition mean", "additive"):
+        ours = metrics(run)["baselines"][name]["overall"]
+        assert metrics(folder)["baselines"][name]["overall"] == ours
 
 
 def test_a_column_order_or_row_order_changes_no_prediction(
@@ -266,23 +297,34 @@ def test_the_effective_config_is_a_valid_config(train, table_path, tmp_path):
     assert (run / "metrics.json").read_bytes() == (again / "metrics.json").read_bytes()
 
 
-def test_the_checkpoint_holds_no_target_and_no_id(train, table_path, table):
-    run = train(table_path)
-    values = torch.load(run / "best_model.pth", weights_only=True)
-    raw = (run / "best_model.pth").read_bytes()
-    assert table["region_id"][0].encode() not in raw
-    held = {float(x) for t in _tensors(values["trained_rows"]) for x in t.flatten()[:2000]}
-    assert not held & set(table["target"])
-    assert "resume" in values
-    assert values["resume"] == {}
+def test_the_checkpoint_holds_no_target_and_no_id(train, tmp_path):
+    """Each region has one sample, so that the mean of a region would be its target."""
+    table = long_table(regions=60)
+    table["target"] += np.random.default_rng(0).normal(0, 1e-3, len(table))  # no round numbers
+    table = table[table.index // 60 == table.index % 6]
+    path = tmp_path / "t.csv"
+    table.to_csv(path, index=False)
+    run = train(path)
+    for name in ("best_model.pth", "last.pth"):
+        values = torch.load(run / name, weights_only=True)
+        assert table["region_id"].iloc[0].encode() not in (run / name).read_bytes()
+        assert (values["resume"] == {}) == (name == "best_model.pth")
+        held = np.concatenate([_floats({**values, "model": {}, "resume": {}}), [np.inf]])
+        assert len(held) > 10
+        y = table["target"].to_numpy()
+        nearest = np.abs(held[:, None] - np.concatenate([y, y - y.mean()])).min(axis=1)
+        assert held[nearest < 1e-6].size == 0
 
 
-def _tensors(value):
-    if isinstance(value, torch.Tensor):
-        yield value
-    elif isinstance(value, dict):
-        for part in value.values():
-            yield from _tensors(part)
+def _floats(value):
+    """Every floating number of a checkpoint's part."""
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, list | tuple):
+        return np.concatenate([np.zeros(0), *(_floats(part) for part in value)])
+    if isinstance(value, torch.Tensor) and value.is_floating_point():
+        return value.double().flatten().numpy()
+    return np.array([value] if isinstance(value, float) else [])
 
 
 def test_the_manifest_says_what_happened(train, table_path):

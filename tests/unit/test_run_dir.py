@@ -8,14 +8,14 @@ import re
 import pytest
 
 from yeast_get.errors import RunError
-from yeast_get.run_dir import RunDir, atomic, write_json, write_text
+from yeast_get.run_dir import EVALUATE_FILES, TRAIN_FILES, RunDir, atomic, write_json, write_text
 
 
 @pytest.fixture
 def run(tmp_path):
     """A folder that holds a finished run and a file of the user's own."""
     run = RunDir(tmp_path / "out")
-    run.open()
+    run.start()
     run.best_model.write_bytes(b"weights")
     run.last.write_bytes(b"state")
     run.history.write_text("epoch\n1\n")
@@ -24,59 +24,94 @@ def run(tmp_path):
     return run
 
 
-def test_a_new_folder_is_made_with_its_parents(tmp_path):
+def test_a_new_folder_is_made_with_its_parents_and_not_before_the_start(tmp_path):
     run = RunDir(tmp_path / "a" / "b")
-    run.open()
+    run.check()
+    assert not (tmp_path / "a").exists()
+    run.start()
     assert run.plots.is_dir()
 
 
 def test_a_folder_with_other_files_is_used_as_it_is(tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
-    RunDir(tmp_path).open()
+    run = RunDir(tmp_path)
+    run.check()
+    run.start()
     assert (tmp_path / "notes.txt").read_text() == "mine"
 
 
-def test_a_folder_in_which_nothing_was_written_can_be_opened_again(tmp_path):
-    RunDir(tmp_path / "out").open()
-    RunDir(tmp_path / "out").open()
+def test_a_folder_in_which_nothing_was_written_can_be_used_again(tmp_path):
+    run = RunDir(tmp_path / "out")
+    run.start()
+    run.train_log.write_text("one line")
+    run.check()
 
 
 def test_a_folder_that_holds_a_run_is_refused_and_left_alone(run):
-    held = r"already holds a run \(best_model.pth, history.csv, last.pth, plots\); "
+    held = r"already holds a run \(best_model.pth, history.csv, last.pth, plots/scatter.png\); "
     with pytest.raises(RunError, match=held + "give another --output, or --overwrite, or --resume"):
-        run.open()
+        run.check()
     assert run.best_model.read_bytes() == b"weights"
 
 
 def test_resume_is_only_offered_where_there_is_something_to_resume(run):
     run.last.unlink()
     with pytest.raises(RunError) as caught:
-        run.open()
+        run.check()
     assert str(caught.value).endswith("give another --output, or --overwrite")
 
 
 def test_resume_keeps_every_file(run):
     before = sorted(run.path.rglob("*"))
-    run.open(resume=True)
+    run.check(resume=True)
+    run.start()
     assert sorted(run.path.rglob("*")) == before
 
 
 def test_resume_without_a_last_checkpoint_is_refused(tmp_path):
     path = tmp_path / "out"
     with pytest.raises(RunError, match=rf"^{re.escape(str(path))}: holds no last.pth to resume"):
-        RunDir(path).open(resume=True)
+        RunDir(path).check(resume=True)
     assert not path.exists()
 
 
 def test_overwrite_deletes_the_files_of_a_run_and_nothing_else(run):
-    run.open(overwrite=True)
-    assert sorted(path.name for path in run.path.iterdir()) == ["notes.txt", "plots"]
-    assert not list(run.plots.iterdir())
+    mine = {run.path / "notes.txt"}
+    for name in ("plots/mine.png", "checkpoints/mine.pth", "tensorboard/mine", "evaluate.log"):
+        mine.add(run.path / name)
+    theirs = ("checkpoints/epoch_0002.pth", "tensorboard/events.out.tfevents.1.host", "train.log")
+    for path in (*mine, *(run.path / name for name in theirs)):
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("x")
+    before = set(run.path.rglob("*"))
+    run.check(overwrite=True)
+    assert set(run.path.rglob("*")) == before  # nothing is deleted before the start
+    run.start(overwrite=True)
+    assert {path for path in run.path.rglob("*") if path.is_file()} == mine
+
+
+def test_an_evaluation_never_enters_a_training_run(run):
+    evaluation = RunDir(run.path, EVALUATE_FILES)
+    for overwrite in (False, True):
+        with pytest.raises(RunError, match="holds a training run; give another --output"):
+            evaluation.check(overwrite=overwrite)
+    run.best_model.unlink()
+    with pytest.raises(RunError, match="holds a training run"):
+        evaluation.check(overwrite=True)
+
+
+def test_every_path_is_written_by_one_of_the_commands(tmp_path):
+    run = RunDir(tmp_path)
+    paths = [path for path in vars(run).values() if isinstance(path, type(tmp_path))]
+    patterns = {*TRAIN_FILES, *EVALUATE_FILES}
+    for path in paths:
+        name = path.relative_to(tmp_path).as_posix()
+        assert name == "." or any(f"{each}/".startswith(f"{name}/") for each in patterns), name
 
 
 def test_resume_and_overwrite_together_are_refused(run):
     with pytest.raises(RunError, match="--resume and --overwrite contradict"):
-        run.open(resume=True, overwrite=True)
+        run.check(resume=True, overwrite=True)
     assert run.last.is_file()
 
 
@@ -84,13 +119,13 @@ def test_a_file_in_place_of_the_folder_is_refused(tmp_path):
     path = tmp_path / "out"
     path.write_text("a file")
     with pytest.raises(RunError, match="is a file; name a folder"):
-        RunDir(path).open()
+        RunDir(path).check()
 
 
 def test_a_folder_that_cannot_be_made_is_one_line(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(RunError, match="out: cannot be written: "):
-        RunDir(tmp_path / "file" / "out").open()
+        RunDir(tmp_path / "file" / "out").start()
 
 
 def test_periodic_checkpoints_sort_by_epoch(run):

@@ -22,6 +22,9 @@ TOLERANCE = 1e-8
 NO_EFFECT = 1e-12
 """A share of the effects that a sweep takes off at most where the data cannot tell them apart."""
 
+MIN_VALUES = 2
+"""Fewest values of a region or condition for a number of its own: the mean of one is a target."""
+
 
 @dataclass(frozen=True)
 class Baselines:
@@ -30,7 +33,8 @@ class Baselines:
     Attributes:
         global_mean: [T] float64, NaN for a target that no training row measures.
         region_keys: [P] int64, the regions that were trained on, ascending.
-        region_means: [P,T], NaN where the region has no measured value of that target.
+        region_means: [P,T], NaN where the region has fewer than `MIN_VALUES` measured values of
+            that target; a region with so few of every target counts as not trained on.
         region_effects: [P,T], 0 there.
         condition_keys: [S] int64, the conditions that were trained on, ascending.
         condition_means: [S,T], as `region_means`.
@@ -142,6 +146,11 @@ def fit(y: np.ndarray, region_key: np.ndarray, condition_key: np.ndarray) -> Bas
     and conditions fall into blocks that share no row, the condition effects are zero on average
     in each block.
 
+    A checkpoint must never hold a target of the user's. A region or condition with a single
+    measured value of a target would have that very value as its mean, so it counts as not trained
+    on: nothing of it is kept, and in the additive fit all such regions share one effect, all such
+    conditions another.
+
     Args:
         y: [n] or [n,T], NaN = not measured.
         region_key: [n] int64, a hash of each row's region.
@@ -171,14 +180,16 @@ def fit(y: np.ndarray, region_key: np.ndarray, condition_key: np.ndarray) -> Bas
     overall, region_means, region_effects, condition_means, condition_effects = (
         np.stack(parts, axis=-1) for parts in zip(*columns, strict=True)
     )
+    some_region = ~np.isnan(region_means).all(axis=1)
+    some_condition = ~np.isnan(condition_means).all(axis=1)
     return Baselines(
         overall,
-        region_keys,
-        region_means,
-        region_effects,
-        condition_keys,
-        condition_means,
-        condition_effects,
+        region_keys[some_region],
+        region_means[some_region],
+        region_effects[some_region],
+        condition_keys[some_condition],
+        condition_means[some_condition],
+        condition_effects[some_condition],
         one_dimensional,
     )
 
@@ -253,15 +264,23 @@ def _fit_target(
     value, region, condition = column[measured], region[measured], condition[measured]
     overall = value.mean()
     rest = value - overall
-    region_rest = _level_means(rest, region, regions)
-    condition_rest = _level_means(rest, condition, conditions)
-    region_effects, condition_effects = _two_way(rest, region, regions, condition, conditions)
+    known_region = np.bincount(region, minlength=regions) >= MIN_VALUES
+    known_condition = np.bincount(condition, minlength=conditions) >= MIN_VALUES
+    region_effects, condition_effects = _two_way(
+        rest,
+        np.where(known_region[region], region, regions),  # the others are one more region
+        regions + 1,
+        np.where(known_condition[condition], condition, conditions),
+        conditions + 1,
+    )
+    region_means = _level_means(rest, region, regions) + overall
+    condition_means = _level_means(rest, condition, conditions) + overall
     return (
         np.array(overall),
-        region_rest + overall,
-        region_effects,
-        condition_rest + overall,
-        condition_effects,
+        np.where(known_region, region_means, np.nan),
+        np.where(known_region, region_effects[:-1], 0.0),
+        np.where(known_condition, condition_means, np.nan),
+        np.where(known_condition, condition_effects[:-1], 0.0),
     )
 
 

@@ -7,16 +7,24 @@ implements it for plain matrices; here the two factors of the table are shuffled
 
 from __future__ import annotations
 
+import logging
+
 import numpy as np
 import pandas as pd
 import torch
 
+from yeast_get.data.conditions import stable_hash
 from yeast_get.data.expression_data import ExpressionData
 from yeast_get.data.features import FeatureSchema
 from yeast_get.data.yeast_dataset import YeastDataset
 from yeast_get.evaluation.inference import run
 from yeast_get.evaluation.metrics import score
 from yeast_get.model.yeast_model import YeastModel
+
+log = logging.getLogger(__name__)
+
+POSITIVE = 2**63 - 1
+"""Bits of a hash that a seed takes."""
 
 
 def permutation_importance(
@@ -47,7 +55,8 @@ def permutation_importance(
         precision: As in `training.precision`.
 
     Returns:
-        feature, kind, importance_mean, importance_std and importance_1..K, largest first.
+        feature, kind, importance_mean, importance_std and importance_1..K, largest first; NaN
+        where a score is not defined.
     """
     dataset.use(_some(dataset, wanted & data.measured, rows, np.random.default_rng(seed)))
     measured = dataset.wanted.cpu().numpy()
@@ -55,14 +64,15 @@ def permutation_importance(
 
     def pearson() -> float:
         y_pred = schema.to_input_units(run(model, dataset, batch_size, precision)[measured])
-        return score(y_true, y_pred)["pearson"] or 0.0
+        value = score(y_true, y_pred)["pearson"]
+        return np.nan if value is None else value
 
     whole = pearson()
     table = []
-    for i, (name, kind, tensors) in enumerate(_inputs(dataset, schema)):
+    for name, kind, tensors in _inputs(dataset, schema):
         drops = []
         for k in range(repeats):
-            rng = np.random.default_rng([seed, i, k])
+            rng = np.random.default_rng([seed, stable_hash(name) & POSITIVE, k])
             kept = [(tensor, columns, tensor[..., columns].clone()) for tensor, columns in tensors]
             order = torch.from_numpy(rng.permutation(len(tensors[0][0]))).to(dataset.device)
             try:
@@ -71,7 +81,7 @@ def permutation_importance(
                         tensor[..., columns] = part[order]
                     drops.append(whole - pearson())
                 else:  # constant: shuffling changes nothing
-                    drops.append(0.0)
+                    drops.append(whole - whole)
             finally:
                 for tensor, columns, part in kept:
                     tensor[..., columns] = part
@@ -79,6 +89,10 @@ def permutation_importance(
     names = ["feature", "kind", "importance_mean", "importance_std"]
     names += [f"importance_{k + 1}" for k in range(repeats)]
     frame = pd.DataFrame(table, columns=names)
+    undefined = int(frame["importance_mean"].isna().sum())
+    if undefined:
+        log.info("importance of %d of %d inputs is undefined: Pearson r on these %d rows is not "
+                 "defined", undefined, len(frame), len(y_true))  # fmt: skip
     return frame.sort_values("importance_mean", ascending=False, kind="stable", ignore_index=True)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -37,9 +37,11 @@ class Evaluation:
         settings: `task`, `training.precision` and `data.regions_per_window` are read.
         baselines: Fitted on the model's training rows.
         part: [N] part of each observation, as `PART_NAMES`.
+        condition_key: [S] int64, the condition of each sample as the baselines know it.
         headline: The part that `overall` speaks of; `all` where the table holds no training row.
         overlap: How much of the table was trained on.
         batch_size: Windows per batch.
+        dataset: The table as the model takes it.
     """
 
     model: YeastModel
@@ -48,22 +50,42 @@ class Evaluation:
     settings: Settings
     baselines: Baselines
     part: np.ndarray
+    condition_key: np.ndarray
     headline: str
     overlap: dict[str, Any]
     batch_size: int
+    dataset: YeastDataset = field(init=False)
 
-    @property
-    def in_headline(self) -> np.ndarray:
-        """[N] bool: the observations that the headline speaks of."""
-        if self.headline == "all":
-            return np.ones(len(self.part), dtype=bool)
-        return self.part == PART_NAMES.index(self.headline)
-
-    def dataset(self) -> YeastDataset:
-        """The table as the model takes it."""
+    def __post_init__(self) -> None:
         device = next(self.model.parameters()).device
         window = self.settings.data.regions_per_window
-        return YeastDataset(self.data, self.schema, window, device)
+        self.dataset = YeastDataset(self.data, self.schema, window, device)
+
+    def in_part(self, name: str) -> np.ndarray:
+        """[N] bool: the observations of a part, of all parts for `all`."""
+        if name == "all":
+            return np.ones(len(self.part), dtype=bool)
+        return self.part == PART_NAMES.index(name)
+
+    @property
+    def trained_on(self) -> np.ndarray:
+        """[N] bool: the observations that the model was trained or validated on."""
+        return np.isin(self.part, (TRAIN, VAL))
+
+    @property
+    def is_mixed(self) -> bool:
+        """Whether the headline would mix rows that were trained on with others."""
+        return self.headline == "all" and bool(self.trained_on.any())
+
+    @property
+    def pictured(self) -> str:
+        """The part that plots and importance speak of: the headline's, never a mixture."""
+        if not self.is_mixed:
+            return self.headline
+        for name in ("test", "new", "val"):
+            if (self.data.measured & self.in_part(name)).any():
+                return name
+        return "train"
 
 
 def choose_headline(part: np.ndarray, measured: np.ndarray, asked: str | None = None) -> str:
@@ -94,7 +116,7 @@ def evaluate(
         The content of `metrics.json`; empty with `task.test_mode: predict`.
     """
     task, precision = evaluation.settings.task, evaluation.settings.training.precision
-    dataset = evaluation.dataset()
+    dataset = evaluation.dataset
     everything = np.ones(evaluation.data.num_observations, dtype=bool)
     y_model = predict(evaluation.model, dataset, everything, evaluation.batch_size, precision)
     # float32 is what predictions.csv holds: scores of that file are the scores written here
@@ -109,10 +131,14 @@ def evaluate(
     write_json(run.metrics, metrics)
     if tables:
         write_tables(evaluation, y_pred, run)
+    pictured = evaluation.pictured
+    if evaluation.is_mixed:
+        log.info("plots and importance speak of the %s part, since rows that were trained on are "
+                 "not mixed with others", pictured)  # fmt: skip
     if task.save_predictions:
-        plots.plot_scatter(run.predictions, run.scatter_plot, evaluation.headline)
-        plots.plot_residuals(run.predictions, run.residuals_plot, evaluation.headline)
-    held_out = evaluation.in_headline & evaluation.data.measured
+        plots.plot_scatter(run.predictions, run.scatter_plot, pictured)
+        plots.plot_residuals(run.predictions, run.residuals_plot, pictured)
+    held_out = evaluation.in_part(pictured) & evaluation.data.measured
     if interpret and held_out.any():
         importance = permutation_importance(
             evaluation.model,
@@ -150,34 +176,42 @@ def measure(evaluation: Evaluation, y_pred: np.ndarray) -> dict[str, Any]:
         for code, name in enumerate(PART_NAMES)
         if code != UNUSED and (data.measured & (part == code)).any()
     }
-    trained_on = np.isin(part, (TRAIN, VAL))
-    mixed = evaluation.headline == "all" and bool(trained_on.any())
     metrics: dict[str, Any] = {"part": evaluation.headline, "units": "as in the input"}
-    if mixed:
+    if evaluation.is_mixed:
         metrics["overall"] = None
         metrics["overall_reason"] = (
-            f"{int(trained_on.sum())} rows were trained or validated on; by_split keeps them apart"
+            f"{int(evaluation.trained_on.sum())} rows were trained or validated on; "
+            "by_split keeps them apart"
         )
         return metrics | {"by_split": by_split, "overlap_with_training": evaluation.overlap}
-    wanted = data.measured & evaluation.in_headline
+    wanted = data.measured & evaluation.in_part(evaluation.headline)
     metrics |= summary(y_pred, wanted)
-    known = evaluation.baselines.predict(
-        data.region_hash[data.region_index[wanted]], data.signature[data.sample_index[wanted]]
-    )
-    baselines: dict[str, Any] = {}
-    for name, values in known.items():
-        if values is None:
-            reason = evaluation.baselines.undefined_reason(name)
-            baselines[name] = {"overall": None, "overall_reason": reason}
-        else:
-            region = data.region_index[wanted]
-            baselines[name] = summarise(data.target[wanted], values, region, condition[wanted])
+    baselines = _score_baselines(evaluation, wanted, condition[wanted])
     return metrics | {
         "by_split": by_split,
         "baselines": baselines,
         "beats_best_baseline_by": compare(metrics, baselines),
         "overlap_with_training": evaluation.overlap,
     }
+
+
+def _score_baselines(
+    evaluation: Evaluation, wanted: np.ndarray, condition: np.ndarray
+) -> dict[str, Any]:
+    """The scores of each baseline on the wanted rows [N], whose conditions have these codes."""
+    data, fitted = evaluation.data, evaluation.baselines
+    region = data.region_index[wanted]
+    key = evaluation.condition_key[data.sample_index[wanted]]
+    scores: dict[str, Any] = {}
+    for name, y in fitted.predict(data.region_hash[region], key).items():
+        if not wanted.any():
+            reason = "the part has no measured row"
+            scores[name] = {"overall": None, "overall_reason": reason}
+        elif y is None:
+            scores[name] = {"overall": None, "overall_reason": fitted.undefined_reason(name)}
+        else:
+            scores[name] = summarise(data.target[wanted], y, region, condition)
+    return scores
 
 
 def headline_lines(metrics: dict[str, Any]) -> list[str]:
@@ -272,7 +306,7 @@ def write_embeddings(evaluation: Evaluation, dataset: YeastDataset, run: RunDir)
     from yeast_get.data.yeast_dataset import EpochSampler, batches
 
     data, model = evaluation.data, evaluation.model
-    dataset.use(evaluation.in_headline)
+    dataset.use(evaluation.in_part(evaluation.headline))
     total = np.zeros((data.num_regions, evaluation.settings.model.transformer.embed_dim))
     count = np.zeros(data.num_regions)
     device = next(model.parameters()).device

@@ -7,6 +7,8 @@ baselines as fitted numbers.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,7 @@ from yeast_get import __version__
 from yeast_get.config import Settings, settings_from_dict
 from yeast_get.data.features import FeatureSchema
 from yeast_get.data.splits import TrainedRows
-from yeast_get.errors import CheckpointError, Problem
+from yeast_get.errors import CheckpointError, Problem, UserError
 from yeast_get.evaluation.baselines import Baselines
 from yeast_get.model.yeast_model import YeastModel
 from yeast_get.run_dir import atomic
@@ -41,6 +43,7 @@ class Checkpoint:
         scores: Validation scores of the weights.
         resume: What `last.pth` holds beyond that; empty in `best_model.pth`.
         software: Version that wrote the file.
+        file: Where it was read from; not written.
     """
 
     settings: dict[str, Any]
@@ -53,12 +56,17 @@ class Checkpoint:
     scores: dict[str, Any] = field(default_factory=dict)
     resume: dict[str, Any] = field(default_factory=dict)
     software: str = __version__
+    file: str = "the checkpoint"
 
     def save(self, path: Path) -> None:
         """Write atomically: a crash leaves the old file or the new one, whole."""
-        values = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        values = {name: getattr(self, name) for name in self._stored()}
         with atomic(path) as temporary:
             torch.save({"format": FORMAT, **values}, temporary)
+
+    @classmethod
+    def _stored(cls) -> list[str]:
+        return [name for name in cls.__dataclass_fields__ if name != "file"]
 
     @classmethod
     def load(cls, path: str | Path) -> Checkpoint:
@@ -77,7 +85,7 @@ class Checkpoint:
             what = f"cannot be read as a checkpoint ({type(error).__name__}: {said})"
             fix = "give the best_model.pth of a train_yeast run"
             raise CheckpointError(Problem(what, fix, file=file)) from None
-        wanted = {"format", *cls.__dataclass_fields__}
+        wanted = {"format", *cls._stored()}
         if not isinstance(values, dict) or not wanted <= set(values):
             what = "is not a checkpoint that train_yeast wrote"
             fix = "give the best_model.pth of a train_yeast run"
@@ -88,20 +96,39 @@ class Checkpoint:
                 f"use the version of yeast_get that wrote it ({values['software']}) or a later one"
             )
             raise CheckpointError(Problem(what, fix, file=file))
-        return cls(**{name: values[name] for name in cls.__dataclass_fields__})
+        return cls(**{name: values[name] for name in cls._stored()}, file=file)
 
     def build(self) -> tuple[Settings, FeatureSchema, YeastModel]:
-        """The settings, the schema, and the model with its weights, in eval mode."""
-        settings = settings_from_dict(self.settings, "the checkpoint")
-        schema = FeatureSchema.from_dict(self.schema)
-        model = YeastModel(settings.model, schema.sizes())
-        model.load_state_dict(self.model)
+        """The settings, the schema, and the model with its weights, in eval mode.
+
+        Raises:
+            CheckpointError: Where this version cannot make them of what the file holds.
+        """
+        with self._reading("the model"):
+            settings = settings_from_dict(self.settings, "the checkpoint")
+            schema = FeatureSchema.from_dict(self.schema)
+            window = settings.data.regions_per_window
+            model = YeastModel(settings.model, schema.sizes(), max_regions=window)
+            model.load_state_dict(self.model)
         return settings, schema, model.eval()
 
     def rows(self) -> TrainedRows:
         """The training table's rows, as hashes."""
-        return TrainedRows.from_dict(self.trained_rows)
+        with self._reading("the rows that were trained on"):
+            return TrainedRows.from_dict(self.trained_rows)
 
     def fitted_baselines(self) -> Baselines:
         """The baselines that were fitted on the training rows."""
-        return Baselines.from_dict(self.baselines)
+        with self._reading("the baselines"):
+            return Baselines.from_dict(self.baselines)
+
+    @contextmanager
+    def _reading(self, part: str) -> Iterator[None]:
+        """One line for whatever goes wrong with a part that another version wrote."""
+        try:
+            yield
+        except (UserError, KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            said = " ".join(str(error).split())[:200]
+            what = f"this version ({__version__}) cannot build {part} ({said})"
+            fix = f"use the version of yeast_get that wrote it ({self.software})"
+            raise CheckpointError(Problem(what, fix, file=self.file)) from error

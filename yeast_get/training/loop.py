@@ -47,6 +47,7 @@ class Progress:
         step: Optimizer steps so far.
         loss: Sum of the loss over this epoch so far.
         targets: Number of targets in it.
+        monitor: The score that decides, `training.monitor` where it can be had.
         best: Best value of the monitor so far.
         best_epoch: Its epoch.
         history: A row per finished epoch; epoch 0 is before training.
@@ -57,6 +58,7 @@ class Progress:
     step: int = 0
     loss: float = 0.0
     targets: int = 0
+    monitor: str = "val_pearson"
     best: float | None = None
     best_epoch: int = 0
     history: list[dict[str, Any]] = field(default_factory=list)
@@ -80,6 +82,7 @@ class _Run:
     folder: RunDir
     device: torch.device
     checkpoint: Checkpoint
+    steps_per_epoch: int
     board: Any
 
     @property
@@ -115,16 +118,16 @@ def fit(
         resume: `Checkpoint.resume` of a `last.pth` to continue from.
 
     Raises:
-        RunError: Where the loss is not finite.
+        RunError: Where the loss or a validation prediction is not finite.
     """
     run = _start(model, data, part, schema, settings, folder, device, checkpoint)
-    progress = Progress() if resume is None else _restore(run, resume)
+    progress = Progress(monitor=_monitor(run)) if resume is None else _restore(run, resume)
     if not progress.history:
         _finish_epoch(run, progress, train_loss=None)
     training = settings.training
     while progress.epoch < training.max_epochs or progress.batch:
         if _is_spent(run, progress):
-            log.info("early stop: no better %s for %d epochs", training.monitor,
+            log.info("early stop: no better %s for %d epochs", progress.monitor,
                      training.early_stopping_patience)  # fmt: skip
             break
         train_loss = _train_one_epoch(run, progress)
@@ -150,13 +153,15 @@ def _start(
     if training.ema_decay:
         averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(training.ema_decay))
     half = autocast_dtype(training.precision, device) == torch.float16
+    train_set = YeastDataset(data, schema, window, home, settings.augmentation, seed)
+    per_step = training.batch_size * training.accumulate_grad_batches
     return _Run(
         model=model,
         forward=torch.compile(model) if training.compile else model,
         averaged=averaged,
         optimizer=make_optimizer(model, settings),
         scaler=torch.amp.GradScaler(device.type, enabled=half),
-        train_set=YeastDataset(data, schema, window, home, settings.augmentation, seed),
+        train_set=train_set,
         val_set=YeastDataset(data, schema, window, device),
         data=data,
         part=part,
@@ -165,13 +170,32 @@ def _start(
         folder=folder,
         device=device,
         checkpoint=checkpoint,
+        # without random offsets, which add a window here and there: the schedule must not jump
+        steps_per_epoch=math.ceil(len(train_set.plan.windows(part == TRAIN)) / per_step),
         board=_board(folder, settings),
     )
 
 
+def _monitor(run: _Run) -> str:
+    """The score that decides: the loss where the validation targets allow no correlation."""
+    wanted = run.settings.training.monitor
+    if wanted == "val_pearson":
+        target = run.data.target[run.part == VAL]
+        itself = score(target, np.nan_to_num(target))
+        if itself["pearson"] is None:
+            reason = itself["pearson_reason"]
+            log.warning("warning: the validation part allows no correlation (%s); "
+                        "val_loss decides in place of val_pearson", reason)  # fmt: skip
+            return "val_loss"
+    return wanted
+
+
 def _is_spent(run: _Run, progress: Progress) -> bool:
+    """Whether patience is over; asked only right after an epoch that was validated."""
     patience = run.settings.training.early_stopping_patience
-    return patience > 0 and not progress.batch and progress.epoch - progress.best_epoch >= patience
+    if not patience or progress.batch or "val_loss" not in progress.history[-1]:
+        return False
+    return progress.epoch - progress.best_epoch >= patience
 
 
 # ----------------------------------------------------------------------------------- one epoch
@@ -188,7 +212,6 @@ def _train_one_epoch(run: _Run, progress: Progress) -> float:
     shuffle = np.random.default_rng([seed, epoch, 1])
     sampler = EpochSampler(len(run.train_set), training.batch_size, shuffle, progress.batch)
     last_batch = progress.batch + len(sampler)
-    steps_per_epoch = math.ceil(last_batch / training.accumulate_grad_batches)
     dtype = autocast_dtype(training.precision, run.device)
     run.model.train()
     pending = 0
@@ -211,7 +234,7 @@ def _train_one_epoch(run: _Run, progress: Progress) -> float:
             if progress.batch % training.accumulate_grad_batches == 0 or (
                 progress.batch == last_batch
             ):
-                rate = learning_rate(progress.step, steps_per_epoch, run.settings)
+                rate = learning_rate(progress.step, run.steps_per_epoch, run.settings)
                 _step(run, rate, training.batch_size / max(pending, 1))
                 progress.step, pending = progress.step + 1, 0
                 mean = progress.loss / max(progress.targets, 1)
@@ -225,7 +248,9 @@ def _step(run: _Run, rate: float, correction: float) -> None:
     """One optimizer step at the given rate, on gradients times `correction`."""
     parameters = [p for p in run.model.parameters() if p.grad is not None]
     run.scaler.unscale_(run.optimizer)
-    torch._foreach_mul_([p.grad for p in parameters if p.grad is not None], correction)
+    for parameter in parameters:
+        if parameter.grad is not None:
+            parameter.grad.mul_(correction)
     if run.settings.training.clip_grad:
         torch.nn.utils.clip_grad_norm_(parameters, run.settings.training.clip_grad)
     for group in run.optimizer.param_groups:
@@ -251,11 +276,7 @@ def _not_finite(run: _Run, batch: Batch, progress: Progress) -> RunError:
     """The error that names epoch, step and the rows of a batch."""
     at = batch.observation_index[batch.observation_index >= 0].cpu().numpy()
     data = run.data
-    rows = ", ".join(
-        f"{data.row[i]} ({data.region_id[data.region_index[i]]}, "
-        f"{data.sample_id[data.sample_index[i]]})"
-        for i in at[:5]
-    )
+    rows = ", ".join(_place(data, i) for i in at[:5])
     return RunError(
         Problem(
             f"the loss is not finite in epoch {progress.epoch}, step {progress.step}; "
@@ -265,6 +286,12 @@ def _not_finite(run: _Run, batch: Batch, progress: Progress) -> RunError:
             file=data.source,
         )
     )
+
+
+def _place(data: ExpressionData, i: int) -> str:
+    """An observation as its row, region and sample."""
+    region, sample = data.region_index[i], data.sample_index[i]
+    return f"{data.row[i]} ({data.region_id[region]}, {data.sample_id[sample]})"
 
 
 # ---------------------------------------------------------------------------- after each epoch
@@ -277,18 +304,29 @@ def validate(
     wanted: np.ndarray,
     schema: FeatureSchema,
     settings: Settings,
+    epoch: int,
 ) -> tuple[dict[str, Any], np.ndarray]:
     """Loss (model space) and pooled scores (input units) on the wanted observations.
 
     Returns:
         `val_loss`, `val_pearson` (None where undefined), and predictions [N,T] in input units.
+
+    Raises:
+        RunError: Where a prediction is not finite, naming the first row.
     """
     training = settings.training
     y = predict(model, dataset, wanted, training.batch_size, training.precision)
+    y_pred = schema.to_input_units(y)
+    bad = wanted & ~np.isfinite(y_pred).all(axis=1)
+    if bad.any():
+        what = (
+            f"{bad.sum()} of {wanted.sum()} validation rows have no finite prediction in epoch "
+            f"{epoch}; the first is row {_place(data, int(bad.argmax()))}"
+        )
+        raise RunError(Problem(what, "lower training.learning_rate", file=data.source))
     target = torch.from_numpy(schema.to_model(data.target[wanted]))
     mask = ~torch.isnan(target)
     loss = loss_sum(training.loss, torch.from_numpy(y[wanted]), target.nan_to_num(), mask)
-    y_pred = schema.to_input_units(y)
     scores = {
         "val_loss": float(loss) / max(int(mask.sum()), 1),
         "val_pearson": score(data.target[wanted], y_pred[wanted])["pearson"],
@@ -304,7 +342,7 @@ def _finish_epoch(run: _Run, progress: Progress, train_loss: float | None) -> No
     if due:
         wanted = run.part == VAL
         scores, y_pred = validate(
-            run.validated, run.val_set, run.data, wanted, run.schema, run.settings
+            run.validated, run.val_set, run.data, wanted, run.schema, run.settings, epoch
         )
         row |= scores
         _show_validation(run, epoch, scores, y_pred, wanted)
@@ -320,7 +358,7 @@ def _finish_epoch(run: _Run, progress: Progress, train_loss: float | None) -> No
 
 
 def _keep_if_best(run: _Run, progress: Progress, row: dict[str, Any]) -> str:
-    monitor = run.settings.training.monitor
+    monitor = progress.monitor
     value = row[monitor]
     if value is None and progress.best is None and not progress.epoch:
         _checkpoint(run, row).save(run.folder.best_model)  # so that there is one

@@ -32,6 +32,18 @@ def least_squares(y, region, condition):
     return design @ np.linalg.lstsq(design, y, rcond=None)[0]
 
 
+def pooled_codes(code):
+    """Codes whose levels of a single row are one level, the first of them; and which rows are."""
+    single = np.bincount(code)[code] < 2
+    first = code[single.argmax()] if single.any() else 0
+    return np.where(single, first, code), single
+
+
+def kept(region, condition):
+    """Rows whose region and condition both have a number of their own."""
+    return ~(pooled_codes(region)[1] | pooled_codes(condition)[1])
+
+
 def predict(baselines, region, condition):
     return baselines.predict(REGION_KEYS[region], CONDITION_KEYS[condition])
 
@@ -45,8 +57,9 @@ def fit_codes(y, region, condition):
 def test_additive_is_the_least_squares_fit(n, seed):
     y, region, condition = unbalanced(n, seed)
     said = predict(fit_codes(y, region, condition), region, condition)
-    expected = least_squares(y, region, condition)
-    np.testing.assert_allclose(said["additive"], expected, atol=1e-6)
+    expected = least_squares(y, pooled_codes(region)[0], pooled_codes(condition)[0])
+    rows = kept(region, condition)
+    np.testing.assert_allclose(said["additive"][rows], expected[rows], atol=1e-6)
 
 
 @pytest.mark.parametrize("length", [3, 20, 300])
@@ -55,11 +68,12 @@ def test_additive_converges_on_a_chain_of_regions_and_conditions(length):
     region, condition = np.append(place, place[:-1]), np.append(place, place[1:])
     y = np.random.default_rng(0).normal(size=2 * length - 1)
     said = fit(y, region, condition).predict(region, condition)
-    np.testing.assert_allclose(said["additive"], y, atol=1e-6)  # as many effects as rows
+    rows = kept(region, condition)
+    np.testing.assert_allclose(said["additive"][rows], y[rows], atol=1e-6)  # as many effects
 
 
 def test_additive_effects_are_zero_on_average():
-    y, region, condition = unbalanced()
+    y, region, condition = (np.tile(each, 2) for each in unbalanced())  # nothing has one row
     baselines = fit_codes(y, region, condition)
     known = predict(baselines, region, condition)["additive"]
     nowhere = np.full(len(y), UNKNOWN)
@@ -78,7 +92,8 @@ def test_one_condition_alone_has_no_effect():
 
 
 def test_constant_targets_and_blocks_that_share_no_row():
-    said = fit(np.full(6, 0.1), np.arange(6), np.arange(6)).predict(np.arange(6), np.arange(6))
+    pairs = np.repeat(np.arange(6), 2)
+    said = fit(np.full(12, 0.1), pairs, pairs).predict(pairs, pairs)
     for name in NAMES:
         np.testing.assert_allclose(said[name], 0.1)
     y = np.array([1.0, 2, 3, 4, 50, 60, 70, 90])
@@ -97,8 +112,24 @@ def test_means_are_those_of_the_training_rows(strands):
     for row in range(0, len(y), 17):
         for name, code in (("region mean", region), ("condition mean", condition)):
             same = y[code == code[row]]
-            if np.isfinite(same).any():
+            if (np.isfinite(same).reshape(len(same), -1).sum(axis=0) >= 2).all():
                 np.testing.assert_allclose(said[name][row], np.nanmean(same, axis=0))
+
+
+@pytest.mark.parametrize("strands", [None, 2])
+def test_what_rests_on_one_value_is_not_kept(strands):
+    y, region, condition = unbalanced(n=60, strands=strands)
+    single = pooled_codes(region)[1]
+    assert single.any()
+    baselines = fit_codes(y, region, condition)
+    assert not np.isin(REGION_KEYS[region[single]], baselines.region_keys).any()
+    said = predict(baselines, region, condition)
+    expected = np.broadcast_to(y.mean(axis=0), y.shape)
+    np.testing.assert_allclose(said["region mean"][single], expected[single])
+    for stored in (baselines.region_means, baselines.condition_means):
+        assert not np.isin(stored, y).any()
+    alone = fit(np.arange(4.0), np.arange(4), np.zeros(4, int))
+    assert alone.predict(np.arange(4), np.ones(4, int))["region mean"] is None
 
 
 def test_a_row_without_a_measured_value_changes_nothing():
