@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any
@@ -24,23 +24,16 @@ from yeast_get.data.conditions import (
     fields_from_config,
     fold,
     fold_one_hot,
-    match_columns,
-    match_one_hot,
     read_conditions,
     signatures,
     stable_hash,
 )
+from yeast_get.data.roles import Roles, assign_roles
 from yeast_get.data.tables import REGION_ID_HEADERS, RawTable, RawTables, read_tables
 from yeast_get.errors import DataError, Problem
 
 log = logging.getLogger(__name__)
 
-MOTIF_PATTERN = re.compile(
-    r"^(MA\d{4}\.\d+([._].*)?|.+_MA\d{4}\.\d+|motif_.+|virtual_motif_.+)$", re.IGNORECASE
-)
-TARGET_HEADERS = ("target", "expression", "表达量")
-STRAND_TARGET_HEADERS = ("target_plus", "target_minus")
-REGION_HEADERS = ("chrom", "start", "end", "strand", "gene_id", "gene_name")
 _COORDINATES = re.compile(r"^(?P<chrom>.+?)[_:](?P<start>\d+)[_-](?P<end>\d+)$")
 
 
@@ -247,160 +240,6 @@ def _build_or_skip(
     return data
 
 
-# ---------------------------------------------------------------------------------------- roles
-
-
-@dataclass
-class _Roles:
-    """What the columns of one table are."""
-
-    region_id: str | None = None
-    sample_id: str | None = None
-    motifs: list[str] = field(default_factory=list)
-    region_features: list[str] = field(default_factory=list)
-    accessibility: str | None = None
-    region: dict[str, str] = field(default_factory=dict)
-    conditions: dict[str, str] = field(default_factory=dict)  # field -> header
-    one_hot: dict[str, dict[str, str]] = field(default_factory=dict)  # field -> header -> word
-    dropped: list[str] = field(default_factory=list)
-    targets: list[str] = field(default_factory=list)
-    descriptions: list[str] = field(default_factory=list)
-
-    def named(self) -> dict[str, list[str]]:
-        """Role -> columns, for people."""
-        single = {"region id": self.region_id, "sample id": self.sample_id}
-        out = {role: [name] for role, name in single.items() if name}
-        out["motifs"] = self.motifs
-        out["region features"] = self.region_features
-        if self.accessibility:
-            out["accessibility"] = [self.accessibility]
-        out["coordinates and genes"] = list(self.region.values())
-        out["conditions"] = [
-            name if name == header else f"{name} ({header})"
-            for name, header in self.conditions.items()
-        ] + [f"{name} ({', '.join(headers)})" for name, headers in self.one_hot.items()]
-        out["target"] = self.targets
-        out["descriptions, not used by the model"] = self.descriptions
-        out["dropped in the YAML"] = self.dropped
-        return {role: columns for role, columns in out.items() if columns}
-
-
-def _assign_roles(
-    table: RawTable, config: DataConfig, fields: list[ConditionField], kinds: Sequence[str]
-) -> _Roles:
-    """Give every column of a table its role.
-
-    Args:
-        table: The table.
-        config: Names and patterns that the YAML declares.
-        fields: The condition fields.
-        kinds: The roles that this table may hold: `region`, `sample`, `target`.
-
-    Raises:
-        DataError: Where a column has no role, or two columns have one.
-    """
-    roles, left = _Roles(), _Left(table)
-    roles.descriptions = left.take_matching(config.description_columns)
-    if "target" in kinds:
-        roles.targets = left.take_targets(config)
-        absent = [name for name in config.target_columns if name not in roles.targets]
-        if roles.targets and absent:
-            _need(table, None, " and no column ".join(absent))
-    if "region" in kinds:
-        roles.region_id = left.take(REGION_ID_HEADERS)
-        roles.region_features = left.take_matching(config.region_feature_columns)
-        roles.motifs = (
-            left.take_matching(config.motif_columns)
-            if config.motif_columns
-            else left.take_all([c for c in left.columns if MOTIF_PATTERN.match(c)])
-        )
-        roles.accessibility = left.take(("accessibility", "开放性"))
-        named = {name: left.take((name,)) for name in REGION_HEADERS}
-        roles.region = {name: column for name, column in named.items() if column is not None}
-    if "sample" in kinds:
-        roles.sample_id = left.take(("sample_id",))
-        roles.conditions = left.take_conditions(fields)
-        one_hot = match_one_hot(left.columns, fields)
-        roles.one_hot = {n: words for n, words in one_hot.items() if n not in roles.conditions}
-        for words in roles.one_hot.values():
-            left.take_all(list(words))
-        for name in (each.name for each in fields if each.dropped):
-            outright = [roles.conditions.pop(name)] if name in roles.conditions else []
-            roles.dropped += [*outright, *roles.one_hot.pop(name, {})]
-    if left.columns:
-        raise DataError(list(_undeclared(table, left.columns, kinds)))
-    return roles
-
-
-class _Left:
-    """The columns of a table that have no role yet; each `take` gives some of them one."""
-
-    def __init__(self, table: RawTable) -> None:
-        self.table = table
-        self.columns = list(table.frame.columns)
-
-    def take_all(self, columns: list[str]) -> list[str]:
-        """These columns."""
-        self.columns = [column for column in self.columns if column not in columns]
-        return columns
-
-    def take(self, names: Sequence[str]) -> str | None:
-        """The one column with one of these names."""
-        found = [column for column in self.columns if fold(column) in names]
-        if len(found) > 1:
-            raise self._both(found, names[0])
-        return self.take_all(found)[0] if found else None
-
-    def take_matching(self, patterns: Sequence[str]) -> list[str]:
-        """The columns that are among, or match, the patterns of the YAML."""
-        return self.take_all(
-            [c for c in self.columns if any(c == p or fnmatchcase(c, p) for p in patterns)]
-        )
-
-    def take_targets(self, config: DataConfig) -> list[str]:
-        """The declared targets, or two strands, or the one column that is named like a target."""
-        groups = [list(STRAND_TARGET_HEADERS), *([name] for name in TARGET_HEADERS)]
-        folded = {fold(column): column for column in self.columns}
-        found = ([folded[n] for n in g] for g in groups if all(n in folded for n in g))
-        names = config.target_columns or next(found, [])
-        return self.take_all([name for name in names if name in self.columns])
-
-    def take_conditions(self, fields: list[ConditionField]) -> dict[str, str]:
-        """Field -> the column that names it outright."""
-        taken: dict[str, str] = {}
-        for header, name in match_columns(self.columns, fields).items():
-            if name in taken:
-                raise self._both([taken[name], header], name)
-            taken[name] = header
-        self.take_all(list(taken.values()))
-        return taken
-
-    def _both(self, columns: list[str], role: str) -> DataError:
-        what = f"{' and '.join(columns)} both mean {role}"
-        return DataError(self.table.problem(what, "rename or delete one", row=1))
-
-
-def _undeclared(table: RawTable, left: list[str], kinds: Sequence[str]) -> Iterator[Problem]:
-    """Errors that show the lines to write for columns without a role: numbers, then texts."""
-    numeric = [c for c in left if pd.api.types.is_numeric_dtype(table.frame[c])]
-    for kind, columns in (("number", numeric), ("category", [c for c in left if c not in numeric])):
-        if not columns:
-            continue
-        names = ", ".join(columns)
-        fixes = [f"`data: {{description_columns: [{names}]}}` (not used by the model)"]
-        if "sample" in kinds:
-            entries = ", ".join(f"{column}: {{kind: {kind}}}" for column in columns)
-            fixes.insert(0, f"`conditions: {{extra: {{{entries}}}}}` (growth conditions)")
-        if "region" in kinds and kind == "number":
-            fixes.insert(0, f"`data: {{motif_columns: [{names}]}}` (motif scores)")
-            fixes.insert(0, f"`data: {{region_feature_columns: [{names}]}}` (region features)")
-        if "target" in kinds and kind == "number":
-            fixes.insert(0, f"`data: {{target_columns: [{names}]}}` (what is to be predicted)")
-        has = "has columns" if len(columns) > 1 else "has a column"
-        what = f"{has} whose role is not known: {names}"
-        yield table.problem(what, f"declare in the YAML {', or '.join(fixes)}", row=1)
-
-
 # ------------------------------------------------------------------------------------ long table
 
 
@@ -408,11 +247,11 @@ def _build_from_long(
     raw: RawTables, fields: list[ConditionField], config: DataConfig, need_target: bool
 ) -> ExpressionData:
     table = raw.tables["long"]
-    roles = _assign_roles(table, config, fields, ("region", "sample", "target"))
-    _need(table, roles.region_id, "region_id (or peak_id)")
+    roles = assign_roles(table, config, fields, ("region", "sample", "target"))
+    table.need(roles.region_id, "region_id (or peak_id)")
     if need_target:
         wanted = " and no column ".join(config.target_columns) or "target"
-        _need(table, roles.targets[0] if roles.targets else None, wanted)
+        table.need(roles.targets[0] if roles.targets else None, wanted)
     problems: list[Problem] = []
     regions = table.text(roles.region_id or "")
     problems += _blank_ids(table, regions, roles.region_id or "")
@@ -453,7 +292,7 @@ def _build_from_long(
 
 
 def _long_samples(
-    table: RawTable, roles: _Roles, conditions: pd.DataFrame, region_index: np.ndarray
+    table: RawTable, roles: Roles, conditions: pd.DataFrame, region_index: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Sample of every row: index [N], ids [S], and the first row of each sample [S].
 
@@ -505,7 +344,7 @@ def _long_samples(
 
 
 def _constant_per_region(
-    table: RawTable, roles: _Roles, region_index: np.ndarray, region_rows: np.ndarray
+    table: RawTable, roles: Roles, region_index: np.ndarray, region_rows: np.ndarray
 ) -> np.ndarray:
     """Motifs and other region features [P,M+F]; the rows of one region must agree."""
     names = [*roles.motifs, *roles.region_features]
@@ -535,7 +374,7 @@ def _constant_per_region(
 
 def _long_accessibility(
     table: RawTable,
-    roles: _Roles,
+    roles: Roles,
     region_index: np.ndarray,
     sample_index: np.ndarray,
     num_regions: int,
@@ -565,10 +404,10 @@ def _build_from_folder(
     raw: RawTables, fields: list[ConditionField], config: DataConfig, need_target: bool
 ) -> ExpressionData:
     regions, samples = raw.tables["regions"], raw.tables["samples"]
-    region_roles = _assign_roles(regions, config, fields, ("region",))
-    sample_roles = _assign_roles(samples, config, fields, ("sample",))
-    _need(regions, region_roles.region_id, "region_id")
-    _need(samples, sample_roles.sample_id, "sample_id")
+    region_roles = assign_roles(regions, config, fields, ("region",))
+    sample_roles = assign_roles(samples, config, fields, ("sample",))
+    regions.need(region_roles.region_id, "region_id")
+    samples.need(sample_roles.sample_id, "sample_id")
     region_ids = regions.text(region_roles.region_id or "")
     sample_ids = samples.text(sample_roles.sample_id or "")
     problems = _unique_ids(regions, region_ids, region_roles.region_id or "")
@@ -634,7 +473,7 @@ def _wide_matrix(
         where it has none; and warnings.
     """
     id_column = next((c for c in table.frame.columns if fold(c) in REGION_ID_HEADERS), None)
-    _need(table, id_column, "region_id")
+    table.need(id_column, "region_id")
     ids = table.text(id_column or "")
     columns = [column for column in table.frame.columns if column != id_column]
     problems = _unique_ids(table, ids, id_column or "")
@@ -671,7 +510,7 @@ def _wide_matrix(
 
 
 def _folder_accessibility(
-    raw: RawTables, roles: _Roles, region_ids: np.ndarray, sample_ids: np.ndarray
+    raw: RawTables, roles: Roles, region_ids: np.ndarray, sample_ids: np.ndarray
 ) -> tuple[np.ndarray | None, list[str]]:
     """[P,S] from its own table, else [P] from a column of regions, else None."""
     if "accessibility" in raw.tables:
@@ -688,13 +527,6 @@ def _folder_accessibility(
 
 
 # ---------------------------------------------------------------------------------------- pieces
-
-
-def _need(table: RawTable, column: str | None, name: str) -> None:
-    if column is None:
-        known = ", ".join(list(table.frame.columns)[:12])
-        fix = f"add it; the first columns are {known}"
-        raise DataError(table.problem(f"has no column {name}", fix, row=1))
 
 
 def _columns(table: RawTable, names: Sequence[str]) -> tuple[np.ndarray, list[Problem]]:
@@ -733,7 +565,7 @@ def _unique_ids(table: RawTable, ids: np.ndarray, column: str) -> list[Problem]:
 
 
 def _read_condition_columns(
-    table: RawTable, roles: _Roles, fields: list[ConditionField]
+    table: RawTable, roles: Roles, fields: list[ConditionField]
 ) -> tuple[pd.DataFrame, list[Problem], list[str]]:
     """The conditions of every row, one-hot columns folded back first."""
     problems: list[Problem] = []
@@ -750,7 +582,7 @@ def _read_condition_columns(
 
 
 def _region_columns(
-    table: RawTable, roles: _Roles, region_ids: np.ndarray, rows: np.ndarray
+    table: RawTable, roles: Roles, region_ids: np.ndarray, rows: np.ndarray
 ) -> dict[str, np.ndarray]:
     """Coordinates and genes [P], from columns or from ids such as `chrII_703665_704061`."""
     none = np.full(len(rows), None, dtype=object)

@@ -66,6 +66,13 @@ class RawTable:
             for row, value in zip(rows, values, strict=True)
         ]
 
+    def need(self, column: str | None, name: str) -> None:
+        """Refuse the table if a column that it must have was not found."""
+        if column is None:
+            known = ", ".join(list(self.frame.columns)[:12])
+            fix = f"add it; the first columns are {known}"
+            raise DataError(self.problem(f"has no column {name}", fix, row=1))
+
     def numbers(self, column: str) -> tuple[np.ndarray, list[Problem]]:
         """A column as float64 [rows] with NaN for blank cells, and a problem per cell of text."""
         series = self.frame[column]

@@ -10,7 +10,8 @@ import pytest
 
 from tests.conftest import long_table
 from yeast_get.config import load_settings, settings_from_dict
-from yeast_get.data.expression_data import MOTIF_PATTERN, load_expression_data
+from yeast_get.data.expression_data import load_expression_data
+from yeast_get.data.roles import MOTIF_PATTERN
 from yeast_get.errors import DataError
 
 SMALL = (
