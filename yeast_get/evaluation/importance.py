@@ -8,6 +8,8 @@ implements it for plain matrices; here the two factors of the table are shuffled
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import pandas as pd
@@ -71,20 +73,10 @@ def permutation_importance(
     table = []
     for name, kind, tensors in _inputs(dataset, schema):
         drops = []
-        for k in range(repeats):
-            rng = np.random.default_rng([seed, stable_hash(name) & POSITIVE, k])
-            kept = [(tensor, columns, tensor[..., columns].clone()) for tensor, columns in tensors]
-            order = torch.from_numpy(rng.permutation(len(tensors[0][0]))).to(dataset.device)
-            try:
-                if any((part != part[:1]).any() for _, _, part in kept):
-                    for tensor, columns, part in kept:
-                        tensor[..., columns] = part[order]
-                    drops.append(whole - pearson())
-                else:  # constant: shuffling changes nothing
-                    drops.append(whole - whole)
-            finally:
-                for tensor, columns, part in kept:
-                    tensor[..., columns] = part
+        for k in range(repeats if _varies(tensors) else 0):
+            with _shuffled(tensors, np.random.default_rng([seed, stable_hash(name) & POSITIVE, k])):
+                drops.append(whole - pearson())
+        drops = drops or [whole - whole] * repeats  # constant: shuffling changes nothing
         table.append([name, kind, float(np.mean(drops)), float(np.std(drops)), *drops])
     names = ["feature", "kind", "importance_mean", "importance_std"]
     names += [f"importance_{k + 1}" for k in range(repeats)]
@@ -94,6 +86,29 @@ def permutation_importance(
         log.info("importance of %d of %d inputs is undefined: Pearson r on these %d rows is not "
                  "defined", undefined, len(frame), len(y_true))  # fmt: skip
     return frame.sort_values("importance_mean", ascending=False, kind="stable", ignore_index=True)
+
+
+Columns = list[tuple[torch.Tensor, list[int]]]
+"""Columns of the dataset's tensors that hold one input; all have the same rows."""
+
+
+def _varies(tensors: Columns) -> bool:
+    parts = (tensor[..., columns] for tensor, columns in tensors)
+    return any(bool((part != part[:1]).any()) for part in parts)
+
+
+@contextmanager
+def _shuffled(tensors: Columns, rng: np.random.Generator) -> Iterator[None]:
+    """Some columns with their rows in another order, and afterwards as they were."""
+    kept = [(tensor, columns, tensor[..., columns].clone()) for tensor, columns in tensors]
+    order = torch.from_numpy(rng.permutation(len(tensors[0][0]))).to(tensors[0][0].device)
+    try:
+        for tensor, columns, part in kept:
+            tensor[..., columns] = part[order]
+        yield
+    finally:
+        for tensor, columns, part in kept:
+            tensor[..., columns] = part
 
 
 def _some(
@@ -110,11 +125,9 @@ def _some(
     return mask
 
 
-def _inputs(
-    dataset: YeastDataset, schema: FeatureSchema
-) -> list[tuple[str, str, list[tuple[torch.Tensor, list[int]]]]]:
+def _inputs(dataset: YeastDataset, schema: FeatureSchema) -> list[tuple[str, str, Columns]]:
     """Name, kind, and the columns of the dataset's tensors that hold it, per input."""
-    out: list[tuple[str, str, list[tuple[torch.Tensor, list[int]]]]] = []
+    out: list[tuple[str, str, Columns]] = []
     names = [*schema.motif_names, *schema.region_feature_names]
     presence = {j: len(names) + i for i, j in enumerate(schema.with_presence)}
     for j, name in enumerate(names):
