@@ -88,11 +88,9 @@ def evaluate(
     for line in schema.unseen(table):
         log.warning("warning: %s", line)
     rows = checkpoint.rows()
-    part, overlap = rows.parts_of(table), rows.overlap(table)
-    counts = ", ".join(f"{name} {n:,}" for name, n in overlap["rows_by_part"].items() if n)
-    log.info("rows by their part in training: %s; %d of %d regions and %d of %d conditions were "
-             "trained on", counts, overlap["regions_in_training"], overlap["regions"],
-             overlap["conditions_in_training"], overlap["conditions"])  # fmt: skip
+    part = rows.parts_of(table)
+    overlap = rows.overlap(table, part)
+    report.log_overlap(overlap)
     evaluation = report.Evaluation(
         model=network.to(where),
         data=table,

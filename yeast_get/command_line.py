@@ -64,12 +64,12 @@ def run_command(work: Callable[[], None], debug: bool) -> None:
             click.echo(line, err=True)
         sys.exit(2)
     except KeyboardInterrupt:
-        click.echo("stopped by Ctrl-C; the last checkpoint is whole", err=True)
+        click.echo("stopped by Ctrl-C; files that were written are whole", err=True)
         sys.exit(130)
 
 
 def _end_by_signal(number: int, frame: Any) -> None:
-    click.echo("stopped by SIGTERM; the last checkpoint is whole", err=True)
+    click.echo("stopped by SIGTERM; files that were written are whole", err=True)
     sys.exit(128 + number)
 
 

@@ -426,7 +426,7 @@ def settings_for_evaluation(
     merged = _Source()
     for section, value in settings_from_dict(stored, "the checkpoint").to_dict().items():
         merged.put((section,), value, "the checkpoint", None)
-    merged.values["data"]["path"] = None
+    merged.values["data"] |= {"path": None, "sheet": None}  # those of another table
     problems = []
     for key in _leaves(given.values):
         value, trained = _value_at(given.values, key), _value_at(merged.values, key)
@@ -728,8 +728,27 @@ def _split_contradictions(split: SplitConfig) -> Iterator[tuple[str, str, str]]:
         yield ("split.val", f"{', '.join(both)} also stands in split.test", "keep one of the two")
 
 
+def _dose_contradictions(conditions: ConditionsConfig) -> Iterator[tuple[str, str, str]]:
+    """A drug has one dose, and a dose has a drug."""
+    doses = {} if conditions.drug_concentration.drop else {"drug": "drug_concentration"}
+    for name, extra in conditions.extra.items():
+        if extra.kind == "dose" and extra.drug is not None and not extra.drop:
+            first = doses.setdefault(extra.drug, name)
+            if first != name:
+                what = f"is a second dose of {extra.drug}, beside {first}"
+                fix = "drop one, or declare a drug field of its own"
+                yield (f"conditions.extra.{name}.drug", what, fix)
+    if conditions.drug.drop and not conditions.drug_concentration.drop:
+        yield (
+            "conditions.drug.drop",
+            "a dose means nothing without its drug",
+            "drop conditions.drug_concentration too",
+        )
+
+
 def _field_contradictions(conditions: ConditionsConfig) -> Iterator[tuple[str, str, str]]:
     """`conditions.extra`: a dose names its drug; and limits run upwards everywhere."""
+    yield from _dose_contradictions(conditions)
     for name, extra in conditions.extra.items():
         dotted = f"conditions.extra.{name}"
         if name in ConditionsConfig.model_fields:
@@ -748,12 +767,6 @@ def _field_contradictions(conditions: ConditionsConfig) -> Iterator[tuple[str, s
                     f"{extra.drug!r} is not a field of kind drug",
                     f"declare conditions.extra.{extra.drug}: {{kind: drug}}",
                 )
-    if conditions.drug.drop and not conditions.drug_concentration.drop:
-        yield (
-            "conditions.drug.drop",
-            "a dose means nothing without its drug",
-            "drop conditions.drug_concentration too",
-        )
     standard = {
         name: getattr(conditions, name) for name in ConditionsConfig.model_fields if name != "extra"
     }

@@ -271,3 +271,13 @@ def test_constant_targets_are_refused_before_training(root, tmp_path, table, tab
     said = one_line(run(root, "--data", table_path, "--output", tmp_path / "o"))
     assert "all training targets are the same number" in said
     assert np.all(table["target"] == 1.5)
+
+
+def test_absurd_inputs_of_an_evaluation_end_in_one_line(train, evaluate, table, table_path, capsys):
+    run = train(table_path)
+    table.loc[table["region_id"] == table["region_id"][0], "motif_a"] = 3e38
+    table.to_csv(table_path, index=False)
+    with pytest.raises(SystemExit) as stopped:
+        evaluate(run, table_path)
+    assert stopped.value.code == 2
+    assert f"{table_path}, row 2: 6 predictions are not finite" in capsys.readouterr().err

@@ -349,7 +349,7 @@ def test_keys_that_contradict_each_other_are_refused(refused, text, said):
         "training: {max_epochs: 0}",  # nothing to warm up for
         "split: {by: column, column: group, test: [a], val: [b]}",
         "conditions: {extra: {drug_b: {kind: drug}, dose_b: {kind: dose, drug: drug_b}}}",
-        "conditions: {extra: {dose_2: {kind: dose, drug: drug}}}",
+        "conditions: {drug_concentration: {drop: true}, extra: {dose_2: {kind: dose, drug: drug}}}",
     ],
 )
 def test_keys_that_go_together_are_accepted(written, text):
@@ -530,3 +530,14 @@ def test_a_checkpoint_of_a_later_version_with_more_keys_is_named():
     stored["training"]["ensemble"] = 3
     with pytest.raises(ConfigError, match="the checkpoint: unknown key training.ensemble"):
         settings_for_evaluation(stored)
+
+
+def test_a_second_dose_of_one_drug_is_refused():
+    with pytest.raises(ConfigError, match="is a second dose of drug, beside drug_concentration"):
+        load_settings(None, ["conditions.extra.stress={kind: dose, drug: drug}"])
+
+
+def test_an_evaluation_does_not_take_over_the_sheet_of_the_training_table():
+    stored = load_settings(None, ["data.sheet=A", "data.path=x.xlsx"]).to_dict()
+    settings = settings_for_evaluation(stored, None, [], {"data.path": "t.csv"})
+    assert (settings.data.path, settings.data.sheet) == ("t.csv", None)

@@ -200,10 +200,14 @@ class FeatureSchema:
         return np.concatenate([~blank, scaled], axis=2, dtype=np.float32)
 
     def absent_motif(self) -> np.ndarray:
-        """[M] float32: what a motif score of zero looks like to the model; NaN for all else."""
+        """[M] float32: what a motif score of zero looks like to the model.
+
+        NaN for all that is no motif score, or did not vary in training.
+        """
         out = np.full(len(self.offset) + len(self.with_presence), np.nan, dtype=np.float32)
         motifs = len(self.motif_names)
-        out[:motifs] = -np.array(self.offset[:motifs]) / np.array(self.scale[:motifs])
+        scale = np.array(self.scale[:motifs])
+        out[:motifs] = np.where(np.isinf(scale), np.nan, -np.array(self.offset[:motifs]) / scale)
         return out
 
     def sample_inputs(self, data: ExpressionData) -> SampleInputs:
@@ -266,8 +270,13 @@ class FeatureSchema:
         odd = [
             names[j]
             for j in still
-            if np.nanmax(np.abs(data.motif[:, at[names[j]]] - self.center[j]), initial=0) > 1e-6
+            if names[j] in at
+            and np.nanmax(np.abs(data.motif[:, at[names[j]]] - self.center[j]), initial=0) > 1e-6
         ]
+        fitted, values = self.accessibility, data.accessibility
+        if fitted is not None and values is not None and np.isinf(fitted["scale"]):
+            varies = np.nanmax(np.abs(values - fitted["center"]), initial=0) > 1e-6
+            odd += ["accessibility"] if varies else []
         if not odd:
             return []
         return [
@@ -417,7 +426,7 @@ def _fit_target(
 ) -> tuple[list[float], list[float]]:
     """Mean and SD of the transformed training targets, or 0 and 1 where rates are predicted."""
     name = settings.data.target_transform
-    rates = settings.model.head.kind == "get" or settings.training.loss == "poisson"
+    rates = settings.model.head.kind == "get"
     with np.errstate(invalid="ignore"):
         negative = (data.target < 0).any(axis=1)
     if negative.any() and (name != "none" or rates):

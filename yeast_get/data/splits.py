@@ -1,8 +1,9 @@
 """Which observations train, validate and test: by region, condition, both, chromosome, column.
 
-Groups never straddle two parts. Replicates share a condition signature, so a split by condition
-never has one replicate in training and the other in the test; regions with identical feature rows,
-or that overlap by more than half of the shorter, are one group.
+Groups never straddle two parts. By condition, the group is the condition signature, which all
+replicates share; by region, regions with identical feature rows, or that overlap by more than half
+of the shorter, are one group; by chromosome or column, its value; at random, the pair of region and
+condition.
 """
 
 from __future__ import annotations
@@ -200,8 +201,12 @@ def conditions_line(data: ExpressionData) -> str:
     """How many conditions the samples are, replicates counted once."""
     blank = data.conditions.isna().all(axis=1).to_numpy()
     conditions = len(np.unique(data.signature[~blank]))
-    line = f"{data.num_samples} samples are {conditions} conditions"
+    line = f"{_counted(data.num_samples, 'sample')} are {_counted(conditions, 'condition')}"
     return f"{line} ({int(blank.sum())} samples have none recorded)" if blank.any() else line
+
+
+def _counted(number: int, thing: str) -> str:
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
 
 
 @dataclass
@@ -247,12 +252,18 @@ class TrainedRows:
         return [name for name, recorded in names if recorded and here.get(name, False)]
 
     def condition_key(self, data: ExpressionData) -> np.ndarray:
-        """Signatures [S] of another table's samples over the fields that were recorded here."""
-        columns = [
-            j for j, name in enumerate(data.conditions.columns) if name in self.field_names
-            and self.field_hash[:, self.field_names.index(name)].any()
-        ]  # fmt: skip
-        return data.field_hash[:, columns].sum(axis=1, dtype=np.int64)
+        """Signatures [S] by which this table's baselines know the samples of another table.
+
+        A sample whose shared fields fit exactly one condition here is that condition.
+        """
+        ours, theirs = self._shared_signatures(data)
+        whole = self.field_hash.sum(axis=1, dtype=np.int64)
+        known: dict[int, set[int]] = {}
+        for shared, signature in zip(ours.tolist(), whole.tolist(), strict=True):
+            known.setdefault(shared, set()).add(signature)
+        only = {shared: next(iter(fits)) for shared, fits in known.items() if len(fits) == 1}
+        pairs = zip(theirs.tolist(), data.signature.tolist(), strict=True)
+        return np.array([only.get(shared, itself) for shared, itself in pairs], dtype=np.int64)
 
     def parts_of(self, data: ExpressionData) -> np.ndarray:
         """Part of every observation of another table [N] uint8.
@@ -296,9 +307,8 @@ class TrainedRows:
     def _cells(self) -> np.ndarray:
         return np.arange(len(self.part)) if self.cell is None else self.cell
 
-    def overlap(self, data: ExpressionData) -> dict[str, Any]:
-        """How much of another table was trained on: rows, regions, conditions."""
-        part = self.parts_of(data)
+    def overlap(self, data: ExpressionData, part: np.ndarray) -> dict[str, Any]:
+        """How much of another table, with its `parts_of`, was trained on."""
         cell = self._cells()[self.part == TRAIN]
         samples = len(self.sample_hash)
         regions = np.isin(data.region_hash, self.region_hash[np.unique(cell // samples)])

@@ -135,6 +135,9 @@ class YeastDataset(Dataset[Batch]):
         self.motif = self._put(schema.region_inputs(data))  # [P,M]
         self.absent = self._put(schema.absent_motif())  # [M]
         self.accessibility = self._put(schema.accessibility_inputs(data))  # [P,1|S,A]
+        self.accessibility_varies = schema.accessibility is not None and bool(
+            np.isfinite(schema.accessibility["scale"])
+        )
         self.region_vocab = self._put(schema.region_vocab(data))  # [P]
         self.number, self.present = self._put(samples.number), self._put(samples.present)
         self.category = self._put(samples.category)
@@ -204,7 +207,7 @@ class YeastDataset(Dataset[Batch]):
         if config.motif_noise:
             added = noise.normal(cell, len(self.absent), 2) * config.motif_noise
             batch.motif = batch.motif + added * (is_motif & real)
-        if config.accessibility_noise and batch.accessibility.shape[-1]:
+        if config.accessibility_noise and self.accessibility_varies:
             added = noise.normal(cell, 1, 4) * config.accessibility_noise * real
             *rest, value = batch.accessibility.split(1, dim=-1)
             batch.accessibility = torch.cat([*rest, value + added], dim=-1)

@@ -47,7 +47,8 @@ def permutation_importance(
     Args:
         model: The model.
         data: The table.
-        dataset: Of that table, without augmentation. It is given back as it was.
+        dataset: Of that table, without augmentation. Its inputs are given back as they were; the
+            observations that it goes through are others.
         schema: The schema.
         wanted: [N] bool, the held-out observations.
         rows: Observations to score on, drawn at random (whole windows).

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,10 +10,12 @@ import numpy as np
 import pandas as pd
 
 from yeast_get.config import Settings
+from yeast_get.data.conditions import cell_text
 from yeast_get.data.expression_data import ExpressionData
 from yeast_get.data.features import FeatureSchema
 from yeast_get.data.splits import NEW, PART_NAMES, TEST, TRAIN, UNUSED, VAL
-from yeast_get.data.yeast_dataset import YeastDataset
+from yeast_get.data.yeast_dataset import EpochSampler, YeastDataset, batches
+from yeast_get.errors import Problem, RunError
 from yeast_get.evaluation import plots
 from yeast_get.evaluation.baselines import Baselines, compare
 from yeast_get.evaluation.importance import permutation_importance
@@ -121,6 +122,7 @@ def evaluate(
     y_model = predict(evaluation.model, dataset, everything, evaluation.batch_size, precision)
     # float32 is what predictions.csv holds: scores of that file are the scores written here
     y_pred = evaluation.schema.to_input_units(y_model).astype(np.float32)
+    _refuse_non_finite(evaluation.data, y_pred)
     if task.save_predictions or task.test_mode == "predict":
         write_predictions(evaluation, y_pred, run)
     if task.save_embeddings:
@@ -154,7 +156,32 @@ def evaluate(
         )
         _write_csv(importance, run.importance)
         plots.plot_importance(run.importance, run.importance_plot)
+    elif interpret:
+        log.info("importance was not measured: the %s part holds no measured value", pictured)
     return metrics
+
+
+def log_overlap(overlap: dict[str, Any]) -> None:
+    """Say how much of a table was trained on."""
+    counts = ", ".join(f"{name} {n:,}" for name, n in overlap["rows_by_part"].items() if n)
+    log.info("rows by their part in training: %s", counts)
+    log.info(
+        "%d of %d regions and %d of %d conditions were trained on (conditions compared by %s)",
+        overlap["regions_in_training"],
+        overlap["regions"],
+        overlap["conditions_in_training"],
+        overlap["conditions"],
+        ", ".join(overlap["conditions_compared_by"]) or "nothing: no field is shared",
+    )
+
+
+def _refuse_non_finite(data: ExpressionData, y_pred: np.ndarray) -> None:
+    bad = np.flatnonzero(~np.isfinite(y_pred).all(axis=1))
+    if len(bad):
+        region = data.region_id[data.region_index[bad[0]]]
+        what = f"{len(bad)} predictions are not finite numbers; the first is of region {region}"
+        fix = "look for absurd numbers in that row, or train with a lower learning rate"
+        raise RunError(Problem(what, fix, file=data.source, row=int(data.row[bad[0]])))
 
 
 def measure(evaluation: Evaluation, y_pred: np.ndarray) -> dict[str, Any]:
@@ -219,13 +246,16 @@ def headline_lines(metrics: dict[str, Any]) -> list[str]:
     if metrics.get("overall") is None:
         lines = [f"no headline: {metrics.get('overall_reason', 'nothing was scored')}"]
         return lines + [f"  {_scores(name, each)}" for name, each in metrics["by_split"].items()]
-    lines = [_scores(f"{metrics['part']} part", metrics)]
+    name = "all rows" if metrics["part"] == "all" else f"{metrics['part']} part"
+    if not metrics["overall"]["n"]:
+        return [f"{name}: nothing was scored, since no value was measured there"]
+    lines = [_scores(name, metrics)]
     for name, each in metrics["baselines"].items():
         known = each["overall"] is not None
         lines.append(f"  {_scores(name, each)}" if known else f"  {name}: {each['overall_reason']}")
     beats = metrics["beats_best_baseline_by"]
     if beats.get("pearson") is None:
-        return [*lines, f"no baseline to compare with: {beats.get('pearson_reason', '')}"]
+        return [*lines, f"not compared with the baselines: {beats.get('pearson_reason', '')}"]
     verb = "beats" if beats["pearson"] > 0 else "does NOT beat"
     lines.append(
         f"the model {verb} the best baseline ({beats['name']}): "
@@ -263,7 +293,7 @@ def write_predictions(evaluation: Evaluation, y_pred: np.ndarray, run: RunDir) -
         }
     )
     for name in data.conditions.columns:
-        cells = [_cell(value) for value in data.conditions[name]]
+        cells = [cell_text(value) for value in data.conditions[name]]
         frame[name] = _repeated(np.array(cells, dtype=object), data.sample_index)
     for t, target in enumerate(data.target_names):
         suffix = "" if len(data.target_names) == 1 else f"_{target}"
@@ -278,7 +308,7 @@ def write_tables(evaluation: Evaluation, y_pred: np.ndarray, run: RunDir) -> Non
     data = evaluation.data
     _, first, condition = np.unique(data.signature, return_index=True, return_inverse=True)
     condition = condition.reshape(-1)
-    names = data.conditions.iloc[first].map(_cell).reset_index(drop=True)
+    names = data.conditions.iloc[first].map(cell_text).reset_index(drop=True)
     names.insert(0, "samples", np.bincount(condition))
     names.insert(0, "first_sample_id", data.sample_id[first])
     regions = pd.DataFrame({"region_id": data.region_id, "gene_id": data.gene_id})
@@ -301,16 +331,12 @@ def write_tables(evaluation: Evaluation, y_pred: np.ndarray, run: RunDir) -> Non
 
 def write_embeddings(evaluation: Evaluation, dataset: YeastDataset, run: RunDir) -> None:
     """`embeddings.npz`: the encoder's mean output per region over the headline's observations."""
-    import torch
-
-    from yeast_get.data.yeast_dataset import EpochSampler, batches
-
     data, model = evaluation.data, evaluation.model
     dataset.use(evaluation.in_part(evaluation.headline))
     total = np.zeros((data.num_regions, evaluation.settings.model.transformer.embed_dim))
     count = np.zeros(data.num_regions)
     device = next(model.parameters()).device
-    with evaluating(model), torch.no_grad():
+    with evaluating(model):
         for batch in batches(dataset, EpochSampler(len(dataset), evaluation.batch_size)):
             encoded = model.encode(batch.to(device)).float().cpu().numpy()
             here = (batch.observation_index >= 0).cpu().numpy()
@@ -345,19 +371,12 @@ def _repeated(values: np.ndarray, index: np.ndarray) -> pd.Categorical:
     return pd.Categorical.from_codes(codes[index], [str(word) for word in words])
 
 
-def _cell(value: Any) -> str | None:
-    """A condition as text; None where it was not recorded."""
-    if value is None or (isinstance(value, float) and np.isnan(value)):
-        return None
-    return value if isinstance(value, str) else f"{value:.6g}"
-
-
 def _write_csv(frame: pd.DataFrame, path: Any) -> None:
     with atomic(path) as temporary:
         frame.to_csv(temporary, index=False, float_format="%.9g")
 
 
-def part_counts(part: np.ndarray, names: Sequence[str] = PART_NAMES) -> dict[str, int]:
-    """Observations per part."""
-    counts = np.bincount(part, minlength=len(names))
-    return {name: int(counts[i]) for i, name in enumerate(names) if i != NEW or counts[i]}
+def part_counts(part: np.ndarray) -> dict[str, int]:
+    """Observations per part of a training table."""
+    counts = np.bincount(part, minlength=NEW)
+    return {name: int(counts[i]) for i, name in enumerate(PART_NAMES[:NEW])}

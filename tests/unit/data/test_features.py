@@ -164,9 +164,10 @@ def test_the_absent_motif_is_what_a_score_of_zero_becomes(fit, load):
         schema, _ = fit(data={"motif_scale": scale})
         absent = schema.absent_motif()
         np.testing.assert_allclose(
-            absent[:3], schema.region_inputs(load(zero)[0])[0, :3], rtol=1e-5
+            absent[:2], schema.region_inputs(load(zero)[0])[0, :2], rtol=1e-5
         )
-        assert np.isnan(absent[3:]).all()  # gc and the presence bit are no motifs
+        # motif_c did not vary in training; gc and the presence bit are no motifs
+        assert np.isnan(absent[2:]).all()
 
 
 def test_features_are_matched_by_name_and_not_by_order(fit, load):
@@ -418,3 +419,13 @@ def test_a_schema_travels_through_a_weights_only_checkpoint(fit):
     assert back == schema
     assert back.region_inputs(data).tolist() == schema.region_inputs(data).tolist()
     assert back.sample_inputs(data).dose.tolist() == schema.sample_inputs(data).dose.tolist()
+
+
+def test_accessibility_that_did_not_vary_in_training_is_ignored_and_said(fit, load):
+    schema, _ = fit(TABLE.assign(accessibility=0.5))
+    other, _ = load(TABLE.drop(columns="motif_c"))
+    with pytest.raises(DataError, match="lacks 1 of the 4 region features"):
+        schema.region_inputs(other)
+    said = schema.unseen(other)  # the constant column that is missing is no reason to fail
+    assert "are ignored here, where they do: accessibility" in said[0]
+    assert not schema.accessibility_inputs(other).any()

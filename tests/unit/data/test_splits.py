@@ -397,7 +397,8 @@ def test_the_overlap_is_counted_in_rows_regions_and_conditions(load, data):
     part[data.sample_index == 1] = VAL  # so that the first condition is not trained on
     table = big_table()
     table.loc[table["sample_id"] == "s2_0", ["temperature", "sample_id"]] = [59.0, "x"]
-    overlap = TrainedRows.of(data, part).overlap(load(table))
+    other, rows = load(table), TrainedRows.of(data, part)
+    overlap = rows.overlap(other, rows.parts_of(other))
     assert overlap == {
         "rows": 2880,
         "rows_by_part": {"train": 45 * 40, "val": 120, "test": 45 * 20, "unused": 0, "new": 60},
@@ -458,3 +459,10 @@ def test_remembered_rows_hold_no_targets_and_no_names(data):
     }  # fmt: skip
     assert values.pop("field_names") == list(data.conditions.columns)
     assert all(not value.is_floating_point() for value in values.values())
+
+
+def test_baselines_know_a_condition_that_fits_only_one_of_training(load, data):
+    rows = TrainedRows.of(data, make_split(data, config()))
+    more = load(big_table().assign(carbon_source="glucose"))
+    assert (rows.condition_key(more) == data.signature).all()
+    assert (more.signature != data.signature).all()

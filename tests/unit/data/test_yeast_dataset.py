@@ -432,3 +432,15 @@ def test_conditions_are_dropped_one_by_one(big):
     medium = (noisy.condition_category != clean.condition_category)[:, 0]
     drug = (noisy.drug != clean.drug)[:, 0]
     assert (medium & drug).float().mean().item() == pytest.approx(0.09, abs=0.015)
+
+
+def test_noise_leaves_alone_what_did_not_vary_in_training(load):
+    table = long_table(30).assign(motif_b=3.0, accessibility=0.5)
+    data, schema = load(table)
+    config = AugmentationConfig(motif_noise=0.5, accessibility_noise=0.5, motif_dropout=0.5)
+    dataset = YeastDataset(data, schema, augmentation=config)
+    dataset.use(np.ones(data.num_observations, bool), epoch=1)
+    batch = dataset[np.arange(data.num_observations)]
+    assert not batch.motif[..., 1].any()
+    assert not batch.accessibility.any()
+    assert batch.motif[..., 0].any()
