@@ -382,11 +382,7 @@ def load_settings(
     if path is not None:
         _read_file(source, Path(path), prefix=())
         _inline_model(source, Path(path).parent)
-    for text in overrides:
-        _put_override(source, text)
-    for dotted, value in (named or {}).items():
-        if value is not None:
-            source.put(tuple(dotted.split(".")), value, None, None)
+    _put_given(source, overrides, named or {})
     return _validate(source)
 
 
@@ -460,11 +456,7 @@ def _given_to_evaluation(
             given.values = unknown
             _validate(given)
         given.values = {k: v for k, v in given.values.items() if k in READ_BY_EVALUATION}
-    for text in overrides:
-        _put_override(given, text)
-    for dotted, value in named.items():
-        if value is not None:
-            given.put(tuple(dotted.split(".")), value, None, None)
+    _put_given(given, overrides, named)
     return given
 
 
@@ -579,6 +571,15 @@ def _inline_model(source: _Source, folder: Path) -> None:
         path = Path(model)
         source.put(("model",), {}, **source.place(("model",)))
         _read_file(source, path if path.is_absolute() else folder / path, prefix=("model",))
+
+
+def _put_given(source: _Source, overrides: Sequence[str], named: Mapping[str, Any]) -> None:
+    """Put what the command line gives on top: `--set`, then the named options."""
+    for text in overrides:
+        _put_override(source, text)
+    for dotted, value in named.items():
+        if value is not None:
+            source.put(tuple(dotted.split(".")), value, None, None)
 
 
 def _put_override(source: _Source, text: str) -> None:

@@ -116,7 +116,8 @@ def test_the_shipped_yaml_spells_out_the_defaults(root):
 
 @pytest.mark.parametrize("name", ["gasch2000", "getforyeast", "original_example"])
 def test_the_example_yamls_are_valid(root, name):
-    load_settings(root / "docs" / "examples" / f"{name}.yaml")
+    settings = load_settings(root / "docs" / "examples" / f"{name}.yaml")
+    assert settings != load_settings(None)  # it says something
 
 
 def test_python_scripts_equal_the_console_scripts(root):

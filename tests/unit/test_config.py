@@ -353,7 +353,7 @@ def test_keys_that_contradict_each_other_are_refused(refused, text, said):
     ],
 )
 def test_keys_that_go_together_are_accepted(written, text):
-    load_settings(written(text))
+    assert load_settings(written(text)) != load_settings(None)
 
 
 # --------------------------------------------------------------------------------- evaluation

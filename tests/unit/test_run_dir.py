@@ -45,6 +45,7 @@ def test_a_folder_in_which_nothing_was_written_can_be_used_again(tmp_path):
     run.start()
     run.train_log.write_text("one line")
     run.check()
+    assert run.train_log.read_text() == "one line"
 
 
 def test_a_folder_that_holds_a_run_is_refused_and_left_alone(run):

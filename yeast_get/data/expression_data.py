@@ -10,7 +10,6 @@ import logging
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
 from typing import Any
 
 import numpy as np
@@ -28,7 +27,7 @@ from yeast_get.data.conditions import (
     signatures,
     stable_hash,
 )
-from yeast_get.data.roles import Roles, assign_roles
+from yeast_get.data.roles import Roles, assign_roles, matches
 from yeast_get.data.tables import REGION_ID_HEADERS, RawTable, RawTables, read_tables
 from yeast_get.errors import DataError, Problem
 
@@ -205,7 +204,7 @@ def _patterns_without_a_column(raw: RawTables, config: DataConfig) -> list[str]:
         f"data.{key} names {pattern}, which no column matches"
         for key, patterns in lists.items()
         for pattern in patterns
-        if not any(header == pattern or fnmatchcase(header, pattern) for header in headers)
+        if not any(matches(header, [pattern]) for header in headers)
     ]
 
 
@@ -419,18 +418,11 @@ def _build_from_folder(
     if problems:
         raise DataError(problems)
 
-    names: list[str] = [n for n in ("expression", "expression_minus") if n in raw.tables]
-    if need_target and "expression" not in names:
+    if need_target and "expression" not in raw.tables:
         what = "has no expression table"
         raise DataError(Problem(what, "add expression.csv", file=raw.source))
-    matrices, rows = [], np.zeros(len(region_ids), dtype=np.int64)
-    for name in names:
-        matrix, matrix_rows, said = _wide_matrix(raw.tables[name], region_ids, sample_ids)
-        matrices.append(matrix.reshape(-1))
-        rows = matrix_rows if name == "expression" else rows
-        warnings += said
-    count = len(region_ids) * len(sample_ids)
-    target = np.stack(matrices, axis=1) if matrices else np.full((count, 1), np.nan, np.float32)
+    names, target, rows, said = _folder_targets(raw, region_ids, sample_ids)
+    warnings += said
     region_index = np.repeat(np.arange(len(region_ids), dtype=np.int32), len(sample_ids))
     sample_index = np.tile(np.arange(len(sample_ids), dtype=np.int32), len(region_ids))
     accessibility, said = _folder_accessibility(raw, region_roles, region_ids, sample_ids)
@@ -461,6 +453,23 @@ def _build_from_folder(
         roles={role: columns for role, columns in roles.items() if columns},
         warnings=warnings,
     )
+
+
+def _folder_targets(
+    raw: RawTables, region_ids: np.ndarray, sample_ids: np.ndarray
+) -> tuple[list[str], np.ndarray, np.ndarray, list[str]]:
+    """Names of the tables of targets, [N,T] targets, row of each region [P], and warnings."""
+    names: list[str] = [n for n in ("expression", "expression_minus") if n in raw.tables]
+    matrices, rows = [], np.zeros(len(region_ids), dtype=np.int64)
+    warnings: list[str] = []
+    for name in names:
+        matrix, matrix_rows, said = _wide_matrix(raw.tables[name], region_ids, sample_ids)
+        matrices.append(matrix.reshape(-1))
+        rows = matrix_rows if name == "expression" else rows
+        warnings += said
+    count = len(region_ids) * len(sample_ids)
+    target = np.stack(matrices, axis=1) if matrices else np.full((count, 1), np.nan, np.float32)
+    return names, target, rows, warnings
 
 
 def _wide_matrix(

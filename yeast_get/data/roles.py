@@ -107,6 +107,11 @@ def assign_roles(
     return roles
 
 
+def matches(column: str, patterns: Sequence[str]) -> bool:
+    """Whether a column is named by, or matches, one of the patterns of the YAML."""
+    return any(column == pattern or fnmatchcase(column, pattern) for pattern in patterns)
+
+
 class _Left:
     """The columns of a table that have no role yet; each `take` gives some of them one."""
 
@@ -128,9 +133,7 @@ class _Left:
 
     def take_matching(self, patterns: Sequence[str]) -> list[str]:
         """The columns that are among, or match, the patterns of the YAML."""
-        return self.take_all(
-            [c for c in self.columns if any(c == p or fnmatchcase(c, p) for p in patterns)]
-        )
+        return self.take_all([column for column in self.columns if matches(column, patterns)])
 
     def take_targets(self, config: DataConfig) -> list[str]:
         """The declared targets, or two strands, or the one column that is named like a target."""

@@ -21,7 +21,6 @@ def make_optimizer(model: YeastModel, settings: Settings) -> torch.optim.Optimiz
         lr=settings.training.learning_rate,
         betas=(beta1, beta2),
         eps=settings.optimizer.eps,
-        fused=False,
     )
 
 
