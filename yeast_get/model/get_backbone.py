@@ -116,11 +116,12 @@ class Block(nn.Module):
         drop_rate: float = 0.0,
         attn_drop_rate: float = 0.0,
         drop_path_rate: float = 0.0,
+        layer_norm_eps: float = LAYER_NORM_EPS,
     ) -> None:
         super().__init__()
-        self.norm1 = nn.LayerNorm(embed_dim, eps=LAYER_NORM_EPS)
+        self.norm1 = nn.LayerNorm(embed_dim, eps=layer_norm_eps)
         self.attn = Attention(embed_dim, num_heads, drop_rate, attn_drop_rate)
-        self.norm2 = nn.LayerNorm(embed_dim, eps=LAYER_NORM_EPS)
+        self.norm2 = nn.LayerNorm(embed_dim, eps=layer_norm_eps)
         self.mlp = Mlp(embed_dim, int(embed_dim * mlp_ratio), drop_rate)
         self.drop_path = DropPath(drop_path_rate)
 
@@ -153,14 +154,15 @@ class Encoder(nn.Module):
         drop_rate: float = 0.0,
         attn_drop_rate: float = 0.0,
         drop_path_rate: float = 0.0,
+        layer_norm_eps: float = LAYER_NORM_EPS,
     ) -> None:
         super().__init__()
         rates = [drop_path_rate * i / max(num_layers - 1, 1) for i in range(num_layers)]
         self.blocks = nn.ModuleList(
-            Block(embed_dim, num_heads, mlp_ratio, drop_rate, attn_drop_rate, rate)
+            Block(embed_dim, num_heads, mlp_ratio, drop_rate, attn_drop_rate, rate, layer_norm_eps)
             for rate in rates
         )
-        self.norm = nn.LayerNorm(embed_dim, eps=LAYER_NORM_EPS)
+        self.norm = nn.LayerNorm(embed_dim, eps=layer_norm_eps)
 
     def forward(
         self,
@@ -184,6 +186,17 @@ class ExpressionHead(nn.Module):
     def forward(self, regions: Tensor) -> Tensor:
         """Predict every region by itself."""
         return functional.softplus(self.head(regions))
+
+
+def without_dropout(module: nn.Module) -> None:
+    """Switch off, for good, every dropout and stochastic depth in a module."""
+    for part in module.modules():
+        if isinstance(part, nn.Dropout):
+            part.p = 0.0
+        elif isinstance(part, DropPath):
+            part.rate = 0.0
+        elif isinstance(part, Attention):
+            part.attn_drop_rate = 0.0
 
 
 def prepend_class_token(cls_token: Tensor, regions: Tensor) -> Tensor:
@@ -212,12 +225,18 @@ class GETRegionFinetune(nn.Module):
         output_dim: int,
         mlp_ratio: float = 4.0,
         drop_path_rate: float = 0.1,
+        layer_norm_eps: float = LAYER_NORM_EPS,
     ) -> None:
         super().__init__()
         self.cls_token = nn.Parameter(torch.zeros(1, 1, embed_dim))
         self.region_embed = RegionEmbed(num_features, embed_dim)
         self.encoder = Encoder(
-            embed_dim, num_layers, num_heads, mlp_ratio, drop_path_rate=drop_path_rate
+            embed_dim,
+            num_layers,
+            num_heads,
+            mlp_ratio,
+            drop_path_rate=drop_path_rate,
+            layer_norm_eps=layer_norm_eps,
         )
         self.head_exp = ExpressionHead(embed_dim, output_dim)
         initialise(self)
