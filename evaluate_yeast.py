@@ -12,6 +12,7 @@ from yeast_get.command_line import DEVICE_HELP, Command, log, run_command
 GROUPS = {
     "What most runs need": ["model", "data", "output", "device"],
     "What is scored": ["split", "batch_size"],
+    "LoRA and GET": ["base", "export", "export_get"],
     "Settings": ["config", "overrides"],
     "Runs that exist already": ["overwrite", "debug"],
 }
@@ -22,9 +23,11 @@ The two commands that most people need:
 
 
 @click.command(cls=Command, groups=GROUPS, epilog=EPILOG)
-@click.option("--model", required=True, type=click.Path(), help="A best_model.pth.")
+@click.option(
+    "--model", required=True, type=click.Path(), help="A best_model.pth, or an adapter.pth."
+)
 @click.option("--data", type=click.Path(), help="A long table, data folder or workbook.")
-@click.option("--output", required=True, type=click.Path(), help="The folder to write.")
+@click.option("--output", type=click.Path(), help="The folder to write.")
 @click.option("--device", default="auto", show_default=True, help=DEVICE_HELP)
 @click.option(
     "--split", type=click.Choice(["train", "val", "test", "new", "all"]),
@@ -33,6 +36,15 @@ The two commands that most people need:
 )  # fmt: skip
 @click.option(
     "--batch-size", type=click.IntRange(1), help="Windows per batch; does not change the answer."
+)
+@click.option(
+    "--base", type=click.Path(), help="The pretrained file that an adapter.pth was trained from."
+)
+@click.option(
+    "--export", type=click.Path(), help="Write a model with its adapters merged; may stand alone."
+)
+@click.option(
+    "--export-get", type=click.Path(), help="Write GET's part of it in GET's layout; likewise."
 )
 @click.option("--config", type=click.Path(), help="A YAML; data, conditions and task are read.")
 @click.option(
@@ -54,10 +66,13 @@ def main(debug: bool, **options: Any) -> None:
 def evaluate(
     model: str,
     data: str | None,
-    output: str,
+    output: str | None,
     device: str,
     split: str | None,
     batch_size: int | None,
+    base: str | None,
+    export: str | None,
+    export_get: str | None,
     config: str | None,
     overrides: tuple[str, ...],
     overwrite: bool,
@@ -69,18 +84,28 @@ def evaluate(
     from yeast_get.command_line import choose_device, log_to_file, start_logging
     from yeast_get.config import settings_for_evaluation
     from yeast_get.data.expression_data import load_expression_data
+    from yeast_get.errors import Problem, RunError
     from yeast_get.evaluation import report
-    from yeast_get.run_dir import EVALUATE_FILES, RunDir
-    from yeast_get.training.checkpoint import Checkpoint
+    from yeast_get.run_dir import EVALUATE_FILES, RunDir, check_new_file
+    from yeast_get.training.checkpoint import Checkpoint, export_model
 
     started = time.monotonic()
     where = choose_device(device)
-    checkpoint = Checkpoint.load(model)
+    checkpoint = Checkpoint.load(model).with_base(base)
     _, schema, network = checkpoint.build()
     settings = settings_for_evaluation(checkpoint.settings, config, overrides, {"data.path": data})
-    run = RunDir(output, EVALUATE_FILES)
-    run.check(overwrite=overwrite)
+    for path in filter(None, (export, export_get)):
+        check_new_file(path, overwrite)
+    exports_only = bool(export or export_get) and output is None and settings.data.path is None
+    if not exports_only and output is None:
+        raise RunError(Problem("no folder is named", "give --output"))
+    run = RunDir(output or "", EVALUATE_FILES)
+    if not exports_only:
+        run.check(overwrite=overwrite)
     start_logging(debug)
+    if exports_only:
+        export_model(checkpoint, export, export_get)
+        return
     log.info("%s: epoch %d, trained by version %s", model, checkpoint.epoch, checkpoint.software)
     table = load_expression_data(settings, need_target=False)
     table.match_targets(schema.target_names)
@@ -105,6 +130,7 @@ def evaluate(
     )
     run.start(overwrite=overwrite)
     log_to_file(run.evaluate_log)
+    export_model(checkpoint, export, export_get)
     metrics = report.evaluate(evaluation, run, tables=True, interpret=True)
     for line in report.headline_lines(metrics) if metrics else []:
         log.info("%s", line)

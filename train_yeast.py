@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import click
@@ -73,14 +75,26 @@ def train(
         run.check(resume=resume, overwrite=overwrite)
     start_logging(debug)
     from yeast_get.training.prepare import prepare, train_and_test
+    from yeast_get.training.pretrain import prepare_pretraining, pretrain
+    from yeast_get.training.transfer import look_at
 
-    ready = prepare(settings, where, run.last if resume and not check else None)
+    if check and settings.data.path is None and settings.finetune.checkpoint is not None:
+        look_at(settings.finetune)
+        return
+    last = run.last if resume and not check else None
+    work: Callable[[], object]
+    if settings.task.stage == "pretrain":
+        regions = prepare_pretraining(settings, where, last)
+        work = partial(pretrain, regions, where, run)
+    else:
+        ready = prepare(settings, where, last)
+        work = partial(train_and_test, ready, where, run)
     if check:
         log.info("checked: nothing was written")
         return
     run.start(overwrite=overwrite)
     log_to_file(run.train_log)
-    train_and_test(ready, settings, where, run)
+    work()
     log.info("done in %.0f s; everything is in %s", time.monotonic() - started, run.path)
 
 

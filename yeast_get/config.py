@@ -168,6 +168,7 @@ class EncoderConfig(Section):
     drop_rate: Share = 0.0
     attn_drop_rate: Share = 0.0
     drop_path_rate: Share = 0.1
+    layer_norm_eps: AboveZero | None = None
 
 
 class TransformerConfig(Section):
@@ -246,15 +247,29 @@ class SchedulerConfig(Section):
 
 
 class LoraConfig(Section):
-    """`lora`: adapters on a pretrained GET encoder (not in this version)."""
+    """`lora`: adapters on what was loaded from `finetune.checkpoint`, which stays frozen."""
 
     enabled: bool = False
+    rank: Positive = 8
+    alpha: AboveZero = 16.0
+    dropout: Share = 0.0
+    rslora: bool = False
+    targets: list[str] | str = ["encoder", "head_exp"]
+    exclude: list[str] | str = []
+    freeze_dropout: bool = True
 
 
 class FinetuneConfig(Section):
-    """`finetune`: the pretrained GET checkpoint to start from (not in this version)."""
+    """`finetune`: the pretrained GET checkpoint to start from."""
 
     checkpoint: str | None = None
+    num_heads: Positive | None = None
+    feature_names: str | None = None
+    lora_scale: AboveZero | Literal["auto"] | None = "auto"
+    strict: bool = True
+    min_loaded_fraction: Annotated[float, Field(ge=0, le=1)] = 0.9
+    freeze: list[str] = []
+    trust_checkpoint: bool = False
 
 
 class LoggingConfig(Section):
@@ -267,6 +282,8 @@ class LoggingConfig(Section):
 class TaskConfig(Section):
     """`task`: what is done with the trained model."""
 
+    stage: Literal["finetune", "pretrain"] = "finetune"
+    mask_ratio: Annotated[float, Field(gt=0, lt=1)] = 0.5
     test_mode: Literal["normal", "predict", "interpret"] = "normal"
     interpret: bool = False
     importance_rows: Positive = 4000
@@ -398,6 +415,7 @@ READ_BY_EVALUATION = ("data", "conditions", "task")
 """Sections that `evaluate_yeast` takes from `--config` and `--set`; the checkpoint has the rest."""
 
 _FIXED_BY_CHECKPOINT = ("target_transform", "motif_scale", "regions_per_window")
+_FIXED_IN_TASK = ("stage",)
 _FIXED_IN_FIELDS = ("kind", "drug", "drop", "c0")
 
 
@@ -462,8 +480,8 @@ def _given_to_evaluation(
 
 def _is_fixed(key: Key, value: Any, trained: Any) -> bool:
     """Whether a key describes the model rather than the table."""
-    if key[0] == "data":
-        return key[-1] in _FIXED_BY_CHECKPOINT
+    if key[0] in ("data", "task"):
+        return key[-1] in (_FIXED_BY_CHECKPOINT if key[0] == "data" else _FIXED_IN_TASK)
     is_extra = key[:2] == ("conditions", "extra")
     in_field = key[3:4] if is_extra else key[2:3]  # `c0` also of conditions.<field>.c0.<drug>
     is_new_field = is_extra and len(key) > 2 and trained is None
@@ -626,8 +644,6 @@ def _problem(source: _Source, item: Any) -> Problem:
     loc = [str(part) for part in item["loc"] if str(part) not in _UNION_BRANCHES]
     dotted, kind, value = ".".join(loc), item["type"], item.get("input")
     place = source.place(loc)
-    if kind == "extra_forbidden" and loc[0] in ("lora", "finetune"):
-        return Problem(f"{dotted}: {_NO_LORA}", "leave it out to train from scratch", **place)
     if kind == "extra_forbidden":
         prefix = "".join(f"{part}." for part in loc[:-1])
         hint = did_you_mean(loc[-1], _names_in(loc[:-1]), prefix)
@@ -638,7 +654,10 @@ def _problem(source: _Source, item: Any) -> Problem:
     return Problem(f"{dotted}: {value!r} does not fit: {what}", "change the value", **place)
 
 
-_UNION_BRANCHES = {"float", "dict[str,constrained-float]", "constrained-float"}
+_UNION_BRANCHES = {
+    "float", "str", "list[str]", "literal['auto']",
+    "dict[str,constrained-float]", "constrained-float",
+}  # fmt: skip
 
 
 def _names_in(loc: Sequence[str]) -> list[str]:
@@ -651,9 +670,6 @@ def _names_in(loc: Sequence[str]) -> list[str]:
         elif _is_section(field.annotation):
             model = cast(type[BaseModel], field.annotation)
     return list(model.model_fields)
-
-
-_NO_LORA = "LoRA and pretrained GET checkpoints are not in this version"
 
 
 def _contradictions(settings: Settings) -> Iterator[tuple[str, str, str]]:
@@ -702,12 +718,38 @@ def _contradictions(settings: Settings) -> Iterator[tuple[str, str, str]]:
         yield ("split.fractions", f"{split.fractions} leave a part empty", "give each a share")
     yield from _split_contradictions(split)
     yield from _field_contradictions(settings.conditions)
-    if settings.lora.enabled or settings.finetune.checkpoint is not None:
-        key = "lora.enabled" if settings.lora.enabled else "finetune.checkpoint"
+    if settings.lora.enabled and settings.finetune.checkpoint is None:
         yield (
-            key,
-            _NO_LORA,
-            "leave it out to train from scratch",
+            "lora.enabled",
+            "adapters need a pretrained base, and without finetune.checkpoint it would be random",
+            "name a checkpoint, or train in full",
+        )
+    if settings.task.stage == "pretrain":
+        yield from _pretraining_contradictions(settings)
+
+
+def _pretraining_contradictions(settings: Settings) -> Iterator[tuple[str, str, str]]:
+    """Masked pretraining predicts a hidden region from its neighbours, by their features."""
+    if settings.data.regions_per_window == 1:
+        yield (
+            "task.stage",
+            "pretrain predicts hidden regions from their neighbours, and "
+            "data.regions_per_window is 1",
+            "set that to some tens or hundreds",
+        )
+    if settings.lora.enabled:
+        yield ("lora.enabled", "does not go with task.stage: pretrain", "pretrain in full")
+    if settings.training.loss == "poisson":
+        yield (
+            "training.loss",
+            "poisson does not suit the features of regions, which task.stage: pretrain predicts",
+            "set mse or huber",
+        )
+    if settings.model.transformer.positional_encoding == "learned":
+        yield (
+            "model.transformer.positional_encoding",
+            "learned positions have no place in the file that task.stage: pretrain writes",
+            "set none or sinusoidal",
         )
 
 

@@ -26,6 +26,8 @@ TRAIN_FILES = (
     "splits.csv",
     "history.csv",
     "best_model.pth",
+    "adapter.pth",
+    "pretrained.pth",
     "last.pth",
     "checkpoints/epoch_*.pth",
     "plots/history.png",
@@ -63,6 +65,8 @@ class RunDir:
         self.splits = self.path / "splits.csv"
         self.history = self.path / "history.csv"
         self.best_model = self.path / "best_model.pth"
+        self.adapter = self.path / "adapter.pth"
+        self.pretrained = self.path / "pretrained.pth"
         self.last = self.path / "last.pth"
         self.checkpoints = self.path / "checkpoints"
         self.metrics = self.path / "metrics.json"
@@ -136,6 +140,20 @@ class RunDir:
         """Path of the checkpoint kept for one epoch."""
         self.checkpoints.mkdir(exist_ok=True)
         return self.checkpoints / f"epoch_{epoch:04d}.pth"
+
+
+def check_new_file(path: str | Path, overwrite: bool) -> None:
+    """Refuse a file that is there, unless it may be replaced, and a folder that is not.
+
+    Raises:
+        RunError: Naming the path.
+    """
+    where = Path(path)
+    if where.is_dir() or not where.parent.is_dir():
+        what = "is a folder" if where.is_dir() else "lies in a folder that is not there"
+        raise RunError(Problem(what, "name a file in a folder that exists", file=str(path)))
+    if where.exists() and not overwrite:
+        raise RunError(Problem("is there already", "name another, or --overwrite", file=str(path)))
 
 
 @contextmanager

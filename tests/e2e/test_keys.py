@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import torch
 
-from yeast_get.training import loop
+from yeast_get.training import finetune, loop
 
 
 def weights(run, name="best_model.pth"):
@@ -73,7 +73,7 @@ def test_zero_epochs_keep_the_weights_at_the_start(train, table_path):
 def test_early_stopping_and_its_monitor(train, table_path, monkeypatch):
     """The loss falls for two epochs and rises then; Pearson r rises all along."""
     losses = iter([5.0, 4.0, 3.0, 6.0, 7.0, 8.0, 9.0, 9.5, 9.9] * 2)
-    true_validate = loop.validate
+    true_validate = finetune.validate
 
     def scripted(*args):
         loss = next(losses)
@@ -81,7 +81,7 @@ def test_early_stopping_and_its_monitor(train, table_path, monkeypatch):
         rank = {5.0: 0, 4.0: 1, 3.0: 2, 6.0: 3, 7.0: 4, 8.0: 5, 9.0: 6, 9.5: 7, 9.9: 8}[loss]
         return {"val_loss": loss, "val_pearson": rank / 10}, y_pred
 
-    monkeypatch.setattr(loop, "validate", scripted)
+    monkeypatch.setattr(finetune, "validate", scripted)
     patient = ("training.max_epochs=8", "training.early_stopping_patience=3")
     run = train(table_path, *patient, "training.monitor=val_loss", output="loss")
     assert history(run)["epoch"].max() == 5
@@ -93,12 +93,12 @@ def test_early_stopping_and_its_monitor(train, table_path, monkeypatch):
 
 
 def test_patience_waits_for_an_epoch_that_was_validated(train, table_path, monkeypatch):
-    true_validate = loop.validate
+    true_validate = finetune.validate
 
     def falling(*args):
         return {"val_loss": -float(args[-1]), "val_pearson": 0.1}, true_validate(*args)[1]
 
-    monkeypatch.setattr(loop, "validate", falling)
+    monkeypatch.setattr(finetune, "validate", falling)
     patient = ("training.max_epochs=7", "training.early_stopping_patience=3",
                "training.validate_every_n_epochs=5")  # fmt: skip
     run = train(table_path, *patient, "training.monitor=val_loss", output="better")
@@ -209,7 +209,7 @@ def test_deterministic_is_given_back_even_after_an_error(train, table_path, monk
         assert torch.are_deterministic_algorithms_enabled()
         raise KeyError("a bug")
 
-    monkeypatch.setattr(loop, "validate", broken)
+    monkeypatch.setattr(finetune, "validate", broken)
     with pytest.raises(KeyError):
         train(table_path, "training.deterministic=true")
     assert not torch.are_deterministic_algorithms_enabled()

@@ -334,7 +334,10 @@ def test_the_manifest_says_what_happened(train, table_path):
     assert said["data"]["samples"] == 6
     assert sum(said["split"]["observations"].values()) == 240
     assert said["training"]["epochs"] == 3
-    assert said["model"]["trainable"] == said["model"]["parameters"]["total"]
+    assert said["model"]["trainable"] == said["model"]["parameters"] > 0
+    assert said["model"]["frozen"] == said["model"]["lora"] == 0
+    assert said["pretrained"] is said["lora"] is None
+    assert sum(row["parameters"] for row in said["model"]["modules"]) == said["model"]["parameters"]
     history = read(run, "history.csv")
     assert history["epoch"].tolist() == [0, 1, 2, 3]
     assert history["train_loss"].isna().tolist() == [True, False, False, False]

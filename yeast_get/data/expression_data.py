@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -164,6 +164,36 @@ class ExpressionData:
             log.info("  %s: %s%s", role, ", ".join(columns[:6]), more)
         for line in self.warnings:
             log.warning("warning: %s", line)
+
+
+def regions_only(data: ExpressionData) -> ExpressionData:
+    """The regions of a table without expression, for masked pretraining.
+
+    One observation per region, or one per region and sample where accessibility differs by sample;
+    region-major, each with one target that counts as measured and means nothing.
+    """
+    per_sample = data.accessibility is not None and data.accessibility.ndim == 2
+    samples = data.num_samples if per_sample else 1
+    region_index = np.repeat(np.arange(data.num_regions, dtype=np.int32), samples)
+    return replace(
+        data,
+        sample_id=data.sample_id[:samples],
+        conditions=data.conditions.iloc[:samples],
+        region_index=region_index,
+        sample_index=np.tile(np.arange(samples, dtype=np.int32), data.num_regions),
+        target=np.zeros((len(region_index), 1), dtype=np.float32),
+        target_names=["target"],
+        row=np.repeat(_first_rows(data), samples),
+        descriptions={},
+        is_grid=True,
+    )
+
+
+def _first_rows(data: ExpressionData) -> np.ndarray:
+    """Row of the file in which each region first stands [P]; 0 where it has no observation."""
+    rows = np.zeros(data.num_regions, dtype=np.int64)
+    rows[data.region_index[::-1]] = data.row[::-1]
+    return rows
 
 
 def load_expression_data(settings: Settings, need_target: bool = True) -> ExpressionData:

@@ -6,7 +6,7 @@ checkpoint as plain Python, so that a new table enters the model exactly as the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -26,6 +26,12 @@ _TRANSFORMS: dict[str, tuple[_Function, _Function]] = {
     "log2p1": (lambda y: np.log1p(y) / np.log(2), lambda z: np.expm1(z * np.log(2))),
     "log10p1": (lambda y: np.log1p(y) / np.log(10), lambda z: np.expm1(z * np.log(10))),
 }
+
+ACCESSIBILITY = "accessibility"
+"""Name of that input column, whatever the table calls it."""
+
+PRESENT = " (present)"
+"""After the name of a column: its presence column."""
 
 
 @dataclass
@@ -65,6 +71,7 @@ class FeatureSchema:
         target_mean: Mean of the transformed training targets; 0 where not standardised.
         target_sd: Their SD; 1 where not standardised.
         known_regions: Hashes of training regions that have an identity; empty without.
+        constant: Names of the input columns that did not vary in training.
     """
 
     motif_names: list[str]
@@ -84,22 +91,41 @@ class FeatureSchema:
     target_mean: list[float]
     target_sd: list[float]
     known_regions: list[int] = field(default_factory=list)
+    constant: list[str] = field(default_factory=list)
 
     # ----------------------------------------------------------------------------------- fitting
 
     @classmethod
-    def fit(cls, data: ExpressionData, train: np.ndarray, settings: Settings) -> FeatureSchema:
+    def fit(
+        cls,
+        data: ExpressionData,
+        train: np.ndarray,
+        settings: Settings,
+        inherited: Mapping[str, Sequence[Any]] | None = None,
+        with_target: bool = True,
+    ) -> FeatureSchema:
         """Learn the schema from the observations where `train` [N] is True.
+
+        Args:
+            data: The table.
+            train: Which observations may teach.
+            settings: Of the run.
+            inherited: `input_columns` of a pretrained model, or its "names" alone: columns of
+                these names are scaled as it knows them.
+            with_target: Whether the targets are of interest.
 
         Raises:
             DataError: Where the targets do not suit the transform, the head or the loss.
         """
         regions = np.unique(data.region_index[train])
         samples = np.unique(data.sample_index[train])
-        center, offset, scale, gaps = _fit_features(
-            data.motif[regions], len(data.motif_names), settings.data.motif_scale
-        )
-        mean, sd = _fit_target(data, train, settings)
+        old, scale_as = dict(inherited or {}), settings.data.motif_scale
+        motifs = _fit_features(data.motif[regions], len(data.motif_names), scale_as)
+        motifs.inherit([*data.motif_names, *data.region_feature_names], old, scale_as)
+        accessibility = _fit_accessibility(data, train, scale_as)
+        if accessibility is not None:
+            accessibility.inherit([ACCESSIBILITY], old, scale_as)
+        mean, sd = _fit_target(data, train, settings) if with_target else ([0.0], [1.0])
         conditions = data.conditions.iloc[samples]
         kinds = {f.name: f.kind for f in data.fields}
         scaled = {f.name for f in data.fields if f.given_unit == NORMALIZED}
@@ -109,11 +135,11 @@ class FeatureSchema:
         return cls(
             motif_names=data.motif_names,
             region_feature_names=data.region_feature_names,
-            center=center.tolist(),
-            offset=offset.tolist(),
-            scale=scale.tolist(),
-            with_presence=np.flatnonzero(gaps).tolist(),
-            accessibility=_fit_accessibility(data, train, settings.data.motif_scale),
+            center=motifs.center.tolist(),
+            offset=motifs.offset.tolist(),
+            scale=motifs.scale.tolist(),
+            with_presence=np.flatnonzero(motifs.gaps).tolist(),
+            accessibility=None if accessibility is None else accessibility.single(),
             numbers=[
                 _fit_number(name, "number" if name in scaled else kind, conditions[name])
                 for name, kind in kinds.items()
@@ -138,6 +164,10 @@ class FeatureSchema:
             known_regions=(
                 data.region_hash[regions].tolist() if settings.model.region_identity.enabled else []
             ),
+            constant=[
+                *np.array([*data.motif_names, *data.region_feature_names])[motifs.still].tolist(),
+                *([ACCESSIBILITY] if accessibility is not None and accessibility.still[0] else []),
+            ],
         )
 
     # --------------------------------------------------------------------------------- inputs
@@ -157,6 +187,27 @@ class FeatureSchema:
             targets=len(self.target_names),
             known_regions=len(self.known_regions),
         )
+
+    def input_columns(self) -> dict[str, list[Any]]:
+        """The input columns of the model in their order, and how their values are scaled.
+
+        Returns:
+            "names", and per name "center" (what stands for a missing value), "offset" and "scale".
+        """
+        names = [*self.motif_names, *self.region_feature_names]
+        rows = list(zip(names, self.center, self.offset, self.scale, strict=True))
+        rows += [(names[j] + PRESENT, 0.0, 0.0, 1.0) for j in self.with_presence]
+        if self.accessibility is not None:
+            fitted = self.accessibility
+            if fitted["presence"]:
+                rows.append((ACCESSIBILITY + PRESENT, 0.0, 0.0, 1.0))
+            scales = (fitted["center"], fitted["offset"], fitted["scale"])
+            rows.append((ACCESSIBILITY, *scales))
+        columns = zip(*rows, strict=True)
+        return {
+            key: list(each)
+            for key, each in zip(("names", "center", "offset", "scale"), columns, strict=True)
+        }
 
     def region_inputs(self, data: ExpressionData) -> np.ndarray:
         """[P,M] float32: features of the table by name, imputed and scaled, then presence bits.
@@ -358,10 +409,55 @@ class FeatureSchema:
         return cls(**values)
 
 
-def _fit_features(
-    values: np.ndarray, num_motifs: int, motif_scale: str
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Center, offset, scale and "has gaps" of each column, over training regions [P',M+F].
+@dataclass
+class _Fitted:
+    """Scales of some feature columns.
+
+    Attributes:
+        center: Training mean.
+        offset: Subtracted.
+        scale: Divides; infinite where the column did not vary.
+        gaps: Whether the column gets a presence column.
+        still: Whether it did not vary in training.
+    """
+
+    center: np.ndarray
+    offset: np.ndarray
+    scale: np.ndarray
+    gaps: np.ndarray
+    still: np.ndarray
+
+    def inherit(self, names: list[str], old: Mapping[str, Sequence[Any]], motif_scale: str) -> None:
+        """Scale the columns that a pretrained model knows as it knows them.
+
+        Where only their names are known, one that does not vary here keeps its value, which the
+        pretrained weights can use: an accessibility of 1 everywhere is what GET calls binary.
+        """
+        known = {str(name).casefold(): i for i, name in enumerate(old.get("names", []))}
+        for j, name in enumerate(names):
+            at = known.get(name.casefold())
+            self.gaps[j] |= (name + PRESENT).casefold() in known
+            if at is not None and "scale" in old:
+                self.center[j], self.offset[j], self.scale[j] = (
+                    old[key][at] for key in ("center", "offset", "scale")
+                )
+            elif at is not None and self.still[j] and motif_scale != "standard":
+                self.offset[j] = 0.0
+                peak = abs(self.center[j]) if motif_scale == "max" else 1.0
+                self.scale[j] = peak or 1.0
+
+    def single(self) -> dict[str, float]:
+        """Of the one column that there is."""
+        return {
+            "center": float(self.center[0]),
+            "offset": float(self.offset[0]),
+            "scale": float(self.scale[0]),
+            "presence": float(self.gaps[0]),
+        }
+
+
+def _fit_features(values: np.ndarray, num_motifs: int, motif_scale: str) -> _Fitted:
+    """Scales of each column, over training regions [P',M+F].
 
     Motifs are scaled as asked; the other region features are always standardised.
     """
@@ -376,13 +472,12 @@ def _fit_features(
         offset[:num_motifs], scale[:num_motifs] = 0.0, peak[:num_motifs]
     elif motif_scale == "none":
         offset[:num_motifs], scale[:num_motifs] = 0.0, 1.0
-    scale[sd < 1e-8 * np.maximum(peak, 1e-30)] = np.inf
-    return mean, offset, scale, blank.any(axis=0)
+    still = sd < 1e-8 * np.maximum(peak, 1e-30)
+    scale[still] = np.inf
+    return _Fitted(mean, offset, scale, blank.any(axis=0), still)
 
 
-def _fit_accessibility(
-    data: ExpressionData, train: np.ndarray, motif_scale: str
-) -> dict[str, float] | None:
+def _fit_accessibility(data: ExpressionData, train: np.ndarray, motif_scale: str) -> _Fitted | None:
     """Accessibility is one more column of GET's input and is scaled as the motifs are.
 
     Only training regions count, and where it differs by sample only the cells that are trained on.
@@ -394,13 +489,7 @@ def _fit_accessibility(
     values = (
         data.accessibility[np.unique(region)] if per_region else data.accessibility[region, sample]
     ).reshape(-1, 1)
-    center, offset, scale, gaps = _fit_features(values, 1, motif_scale)
-    return {
-        "center": float(center[0]),
-        "offset": float(offset[0]),
-        "scale": float(scale[0]),
-        "presence": float(gaps[0]),
-    }
+    return _fit_features(values, 1, motif_scale)
 
 
 def _number_scale(values: np.ndarray, kind: str) -> np.ndarray:

@@ -55,6 +55,29 @@ def make_split(data: ExpressionData, config: SplitConfig) -> np.ndarray:
     return part
 
 
+def region_parts(data: ExpressionData, config: SplitConfig) -> np.ndarray:
+    """Part of every region [P] uint8, as `make_split` deals them out: for masked pretraining.
+
+    What a later training on this table will test is so never learned from. A split that holds out
+    no regions (by condition, at random, or by a column that differs within a region) gives those
+    of `split.by: region`.
+    """
+    rng = np.random.default_rng(config.seed)
+    part = None
+    if config.by == "chromosome":
+        part = _by_name(data, data.chrom[data.region_index], "chrom", config, rng)
+    elif config.by == "column":
+        column = config.column or ""
+        part = _by_name(data, data.column(column), column, config, rng)
+    out = np.full(data.num_regions, TRAIN, dtype=np.uint8)
+    if part is not None:
+        out[data.region_index] = part
+    if part is None or (out[data.region_index] != part).any():
+        rng = np.random.default_rng(config.seed)
+        out[data.region_index] = _assign(region_groups(data), data.region_index, config, rng)
+    return out
+
+
 def region_groups(data: ExpressionData) -> np.ndarray:
     """Group of every region [P]: identical feature rows, or overlap above half of the shorter."""
     features = [np.nan_to_num(data.motif, nan=-1e30)]

@@ -167,6 +167,12 @@ class YeastDataset(Dataset[Batch]):
 
     def __getitem__(self, at: np.ndarray) -> Batch:
         """The batch of windows `at` [B]."""
+        batch, cell = self._gather(at)
+        self._augment(batch, cell)
+        return batch
+
+    def _gather(self, at: np.ndarray) -> tuple[Batch, torch.Tensor]:
+        """The batch without noise, and the cell (region, sample) of each of its regions [B,R]."""
         windows = self.windows
         region = self._put(windows.region[at].astype(np.int64))  # [B,R]
         sample = self._put(windows.sample[at].astype(np.int64))  # [B]
@@ -191,8 +197,7 @@ class YeastDataset(Dataset[Batch]):
             target_mask=mask,
             observation_index=torch.where(scored, observation, -1),
         )
-        self._augment(batch, row * self.num_samples + sample.unsqueeze(1))
-        return batch
+        return batch, row * self.num_samples + sample.unsqueeze(1)
 
     def _augment(self, batch: Batch, cell: torch.Tensor) -> None:
         """Noise on a batch, a function of seed, epoch and cell [B,R] (region, sample) alone."""
@@ -228,6 +233,54 @@ class YeastDataset(Dataset[Batch]):
         batch.drug = torch.where(drug, batch.drug, UNKNOWN)
         lost = ~(drug & dose) & (batch.drug != NONE)  # with its drug, or alone
         batch.dose = torch.where(lost, DOSE_NOT_RECORDED, batch.dose)
+
+
+class MaskedRegionDataset(YeastDataset):
+    """Batches for masked pretraining: some regions are hidden, and their features are the target.
+
+    `target_mask` is True in the regions to hide (GET's masked regions), all features alike; which
+    these are is a function of seed, epoch and cell. Noise is on the visible features alone.
+
+    Args:
+        data: From `regions_only`.
+        mask_ratio: Share of the wanted regions to hide.
+        schema: As `YeastDataset`, and likewise the rest.
+        regions_per_window: R.
+        device: Where the tensors live.
+        augmentation: Noise on the visible features; None for none.
+        seed: Seed of the hiding and of the noise.
+    """
+
+    def __init__(
+        self,
+        data: ExpressionData,
+        mask_ratio: float,
+        schema: FeatureSchema,
+        regions_per_window: int,
+        device: torch.device | str = "cpu",
+        augmentation: AugmentationConfig | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(data, schema, regions_per_window, device, augmentation, seed)
+        self.mask_ratio = mask_ratio
+        self.hiding = _Noise(seed, 1, self.device)
+
+    def use(
+        self, wanted: np.ndarray, epoch: int = 0, rng: np.random.Generator | None = None
+    ) -> None:
+        """As in `YeastDataset`."""
+        super().use(wanted, epoch, rng)
+        self.hiding.epoch = epoch
+
+    def __getitem__(self, at: np.ndarray) -> Batch:
+        """The batch of windows `at` [B], with T = M + A targets."""
+        batch, cell = self._gather(at)
+        features = torch.cat((batch.motif, batch.accessibility), dim=-1)  # [B,R,M+A]
+        hidden = batch.target_mask & (self.hiding.uniform(cell, 1, 8) < self.mask_ratio)  # [B,R,1]
+        batch.target_mask = hidden.expand(features.shape)
+        batch.target = features * batch.target_mask
+        self._augment(batch, cell)
+        return batch
 
 
 class _Noise:

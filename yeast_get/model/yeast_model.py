@@ -236,6 +236,8 @@ class YeastTransformer(nn.Module):
 
     def __init__(self, config: ModelConfig, max_regions: int) -> None:
         super().__init__()
+        self.config = config
+        self.region_identity: nn.Embedding | None = None
         size, numerics = config.transformer, config.encoder
         self.cls_token = nn.Parameter(torch.zeros(1, 1, size.embed_dim))
         self.encoder = Encoder(
@@ -246,6 +248,7 @@ class YeastTransformer(nn.Module):
             numerics.drop_rate,
             numerics.attn_drop_rate,
             numerics.drop_path_rate,
+            numerics.layer_norm_eps or LAYER_NORM_EPS,
         )
         self.positional_encoding = size.positional_encoding
         self.position_embed: nn.Embedding | None = None
@@ -277,12 +280,48 @@ class YeastTransformer(nn.Module):
         tokens = prepend_class_token(self.cls_token, regions)
         return self.encoder(tokens, mask, modulations)[:, 1:]
 
+    def parameter_groups(self, weight_decay: float) -> list[dict[str, Any]]:
+        """The trainable parameters for an optimizer, each in exactly one group.
+
+        Args:
+            weight_decay: For the weights of linear maps and their adapters. Biases, norms, the
+                class token and embeddings have none; identities of regions have
+                `region_identity.weight_decay`.
+
+        Returns:
+            Groups with "name" ("decay", "no_decay", "region_identity"), "params" and
+            "weight_decay"; none of them empty.
+        """
+        decays = {"decay": weight_decay, "no_decay": 0.0}
+        decays["region_identity"] = self.config.region_identity.weight_decay
+        groups: dict[str, list[nn.Parameter]] = {name: [] for name in decays}
+        for module in self.modules():
+            for name, parameter in module.named_parameters(recurse=False):
+                is_weight = isinstance(module, nn.Linear) and name in ("weight", "lora_A", "lora_B")
+                group = "decay" if is_weight else "no_decay"
+                if module is self.region_identity:
+                    group = "region_identity"
+                if parameter.requires_grad:
+                    groups[group].append(parameter)
+        return [
+            {"name": name, "params": params, "weight_decay": decays[name]}
+            for name, params in groups.items()
+            if params
+        ]
+
 
 def sinusoids(length: int, width: int) -> Tensor:
     """A fixed code [length,width] of places: sines in even columns, cosines in odd ones."""
     rate = POSITION_BASE ** (-torch.arange(0, width, 2) / width)
     angle = torch.arange(length).unsqueeze(1) * rate
     return torch.stack((angle.sin(), angle.cos()), dim=-1).view(length, width)
+
+
+def region_features(batch: Batch) -> Tensor:
+    """GET's input [B,R,M+A]: motif scores and other features, accessibility last."""
+    if not batch.accessibility.shape[-1]:
+        return batch.motif
+    return torch.cat((batch.motif, batch.accessibility), dim=-1)
 
 
 class PredictionHead(nn.Sequential):
@@ -317,10 +356,8 @@ class YeastModel(YeastTransformer):
     def __init__(self, config: ModelConfig, sizes: InputSizes, max_regions: int = 1024) -> None:
         super().__init__(config, max_regions)
         width = config.transformer.embed_dim
-        self.config = config
         self.region_embed = RegionEmbed(sizes.region_features + sizes.accessibility, width)
         self.embed_drop = nn.Dropout(config.region_embed.dropout)
-        self.region_identity: nn.Embedding | None = None
         if config.region_identity.enabled:
             self.region_identity = nn.Embedding(sizes.known_regions + 1, width, padding_idx=0)
             nn.init.normal_(self.region_identity.weight[1:], std=SMALL)
@@ -349,10 +386,7 @@ class YeastModel(YeastTransformer):
         Raises:
             ValueError: If a window is longer than the learned positions.
         """
-        features = batch.motif
-        if batch.accessibility.shape[-1]:
-            features = torch.cat((features, batch.accessibility), dim=-1)  # the value last
-        regions = self.embed_drop(self.region_embed(features))
+        regions = self.embed_drop(self.region_embed(region_features(batch)))
         if self.region_identity is not None:
             regions = regions + self.region_identity(self._known(batch.region_vocab))
         regions = self.with_positions(regions)
@@ -368,30 +402,34 @@ class YeastModel(YeastTransformer):
         kept = torch.rand(region_vocab.shape, device=region_vocab.device) >= dropout
         return region_vocab * kept
 
-    def parameter_groups(self, weight_decay: float) -> list[dict[str, Any]]:
-        """The trainable parameters for an optimizer, each in exactly one group.
 
-        Args:
-            weight_decay: For the weights of linear maps. Biases, norms, the class token and
-                embeddings have none; identities of regions have `region_identity.weight_decay`.
+class MaskedRegionModel(YeastTransformer):
+    """GET's masked pretraining: the features of hidden regions from their neighbours.
 
-        Returns:
-            Groups with "name" ("decay", "no_decay", "region_identity"), "params" and
-            "weight_decay"; none of them empty.
-        """
-        decays = {"decay": weight_decay, "no_decay": 0.0}
-        decays["region_identity"] = self.config.region_identity.weight_decay
-        groups: dict[str, list[nn.Parameter]] = {name: [] for name in decays}
-        for module in self.modules():
-            for name, parameter in module.named_parameters(recurse=False):
-                is_weight = isinstance(module, nn.Linear) and name == "weight"
-                group = "decay" if is_weight else "no_decay"
-                if module is self.region_identity:
-                    group = "region_identity"
-                if parameter.requires_grad:
-                    groups[group].append(parameter)
-        return [
-            {"name": name, "params": params, "weight_decay": decays[name]}
-            for name, params in groups.items()
-            if params
-        ]
+    The embedding of a hidden region is replaced by one learned token, and a linear map predicts
+    its features from its encoding (Fu et al., Nature 2025). Growth conditions have no part in it.
+
+    Args:
+        config: The `model` section.
+        sizes: What the table needs.
+        max_regions: Longest window that learned positions allow.
+
+    Attributes:
+        cls_token, region_embed, encoder, mask_token, head_mask: Under GET's names.
+    """
+
+    def __init__(self, config: ModelConfig, sizes: InputSizes, max_regions: int = 1024) -> None:
+        super().__init__(config, max_regions)
+        width, features = config.transformer.embed_dim, sizes.region_features + sizes.accessibility
+        self.region_embed = RegionEmbed(features, width)
+        self.embed_drop = nn.Dropout(config.region_embed.dropout)
+        self.mask_token = nn.Parameter(SMALL * torch.randn(1, 1, width))
+        self.head_mask = nn.Linear(width, features)
+        initialise(self)
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Predicted features [B,R,M+A]; where `target_mask` is True the region is hidden."""
+        hidden = batch.target_mask.any(dim=-1, keepdim=True)  # [B,R,1]
+        regions = self.embed_drop(self.region_embed(region_features(batch)))
+        regions = torch.where(hidden, self.mask_token.to(regions.dtype), regions)
+        return self.head_mask(self.transform(self.with_positions(regions), batch.region_mask, None))

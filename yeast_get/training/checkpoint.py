@@ -7,7 +7,9 @@ baselines as fitted numbers.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import dataclasses
+import logging
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,16 +18,26 @@ from typing import Any
 import torch
 
 from yeast_get import __version__
-from yeast_get.config import Settings, settings_from_dict
+from yeast_get.config import LoraConfig, Settings, settings_from_dict
 from yeast_get.data.features import FeatureSchema
 from yeast_get.data.splits import TrainedRows
 from yeast_get.errors import CheckpointError, Problem, UserError
 from yeast_get.evaluation.baselines import Baselines
+from yeast_get.model.checkpoint_file import open_checkpoint
+from yeast_get.model.get_backbone import LAYER_NORM_EPS
+from yeast_get.model.lora import merged_state
+from yeast_get.model.pretrained import GET_PARTS
 from yeast_get.model.yeast_model import YeastModel
 from yeast_get.run_dir import atomic
+from yeast_get.training.transfer import base_tensors, put_adapters
 
-FORMAT = 1
+log = logging.getLogger(__name__)
+
+FORMAT = 2
 """Version of the layout below; a file of a later version is refused by name."""
+
+_SINCE_2: dict[str, Any] = {"features": {}, "lora": {}, "load_report": {}}
+"""What files of layout 1, which knew no pretrained checkpoints, do not hold."""
 
 
 @dataclass
@@ -39,6 +51,10 @@ class Checkpoint:
         trained_rows: `TrainedRows.to_dict()`.
         baselines: `Baselines.to_dict()`.
         data_fingerprint: SHA-256 of the training table.
+        features: `FeatureSchema.input_columns()`, for whoever starts from this file.
+        lora: With adapters: "modules" that have one; "base", the names of the frozen tensors;
+            "base_file" and "base_sha256". Empty without.
+        load_report: `LoadReport.to_dict()`; empty where nothing was loaded.
         epoch: Epoch of the weights.
         scores: Validation scores of the weights.
         resume: What `last.pth` holds beyond that; empty in `best_model.pth`.
@@ -52,6 +68,9 @@ class Checkpoint:
     trained_rows: dict[str, Any]
     baselines: dict[str, Any]
     data_fingerprint: str
+    features: dict[str, Any] = field(default_factory=dict)
+    lora: dict[str, Any] = field(default_factory=dict)
+    load_report: dict[str, Any] = field(default_factory=dict)
     epoch: int = 0
     scores: dict[str, Any] = field(default_factory=dict)
     resume: dict[str, Any] = field(default_factory=dict)
@@ -76,27 +95,89 @@ class Checkpoint:
             CheckpointError: Where the file is missing, damaged, of another kind, or newer.
         """
         file = str(path)
-        if not Path(path).is_file():
-            raise CheckpointError(Problem("there is no such file", "check --model", file=file))
-        try:
-            values = torch.load(path, map_location="cpu", weights_only=True)
-        except Exception as error:  # torch raises many kinds for damaged and foreign files
-            said = str(error).strip().partition("\n")[0][:120]
-            what = f"cannot be read as a checkpoint ({type(error).__name__}: {said})"
-            fix = "give the best_model.pth of a train_yeast run"
-            raise CheckpointError(Problem(what, fix, file=file)) from None
+        values = open_checkpoint(path)
+        if isinstance(values, dict) and values.get("format") == 1:
+            values = values | _SINCE_2 | {"format": FORMAT}
         wanted = {"format", *cls._stored()}
-        if not isinstance(values, dict) or not wanted <= set(values):
+        if not isinstance(values, dict) or "software" not in values or "format" not in values:
             what = "is not a checkpoint that train_yeast wrote"
             fix = "give the best_model.pth of a train_yeast run"
             raise CheckpointError(Problem(what, fix, file=file))
-        if values["format"] != FORMAT:
-            what = f"has layout {values['format']}, and this version reads layout {FORMAT}"
+        if values["format"] != FORMAT or not wanted <= set(values):
+            what = f"has layout {values['format']}, and this version reads layouts 1 to {FORMAT}"
             fix = (
                 f"use the version of yeast_get that wrote it ({values['software']}) or a later one"
             )
             raise CheckpointError(Problem(what, fix, file=file))
         return cls(**{name: values[name] for name in cls._stored()}, file=file)
+
+    # ----------------------------------------------------------------------------- adapters
+
+    def adapter(self) -> Checkpoint:
+        """The same without the frozen tensors of the base: what `adapter.pth` holds."""
+        base = set(self.lora["base"])
+        model = {name: value for name, value in self.model.items() if name not in base}
+        return dataclasses.replace(self, model=model)
+
+    @property
+    def is_adapter(self) -> bool:
+        """Whether the frozen tensors of the base are not in it."""
+        return any(name not in self.model for name in self.lora.get("base", []))
+
+    def with_base(self, path: str | Path | None) -> Checkpoint:
+        """An adapter made whole with the tensors of the file that it was trained from.
+
+        Args:
+            path: That file; None where none was given.
+
+        Raises:
+            CheckpointError: Where a base is lacking, another one, or not asked for.
+        """
+        if not self.is_adapter:
+            if path is not None:
+                what = "is whole and needs no base"
+                raise CheckpointError(Problem(what, "leave --base out", file=self.file))
+            return self
+        if path is None:
+            what = "is an adapter, and holds no backbone"
+            fix = f"give --base, the file that it was trained from ({self.lora['base_file']})"
+            raise CheckpointError(Problem(what, fix, file=self.file))
+        settings, _, model = self._empty_model()
+        columns = self.load_report.get("columns", [])
+        base = base_tensors(self.lora, columns, settings, path, model)
+        return dataclasses.replace(self, model=self.model | base)
+
+    def merged(self) -> Checkpoint:
+        """The same with the adapters in the weights, and no LoRA."""
+        if not self.lora:
+            return self
+        _, _, model = self.build()
+        settings = {**self.settings, "lora": LoraConfig().model_dump()}
+        return dataclasses.replace(self, model=merged_state(model), lora={}, settings=settings)
+
+    def save_get(self, path: Path) -> list[str]:
+        """Write GET's own part in GET's layout, adapters merged, with the feature names beside it.
+
+        Returns:
+            The parts of the model that have no place there.
+        """
+        state = self.merged().model
+        heads = self.settings["model"]["transformer"]["num_heads"]
+        eps = self.settings["model"]["encoder"].get("layer_norm_eps") or LAYER_NORM_EPS
+        write_get(path, state, self.features, num_heads=heads, layer_norm_eps=eps)
+        return sorted({name.partition(".")[0] for name in state} - set(GET_PARTS))
+
+    # ----------------------------------------------------------------------------- building
+
+    def _empty_model(self) -> tuple[Settings, FeatureSchema, YeastModel]:
+        settings = settings_from_dict(self.settings, "the checkpoint")
+        if settings.task.stage == "pretrain":
+            what = "is of masked pretraining, and predicts no expression"
+            fix = "fine-tune from it: finetune.checkpoint"
+            raise CheckpointError(Problem(what, fix, file=self.file))
+        schema = FeatureSchema.from_dict(self.schema)
+        window = settings.data.regions_per_window
+        return settings, schema, YeastModel(settings.model, schema.sizes(), max_regions=window)
 
     def build(self) -> tuple[Settings, FeatureSchema, YeastModel]:
         """The settings, the schema, and the model with its weights, in eval mode.
@@ -105,10 +186,8 @@ class Checkpoint:
             CheckpointError: Where this version cannot make them of what the file holds.
         """
         with self._reading("the model"):
-            settings = settings_from_dict(self.settings, "the checkpoint")
-            schema = FeatureSchema.from_dict(self.schema)
-            window = settings.data.regions_per_window
-            model = YeastModel(settings.model, schema.sizes(), max_regions=window)
+            settings, schema, model = self._empty_model()
+            put_adapters(model, self.lora, settings)
             model.load_state_dict(self.model)
         return settings, schema, model.eval()
 
@@ -127,8 +206,57 @@ class Checkpoint:
         """One line for whatever goes wrong with a part that another version wrote."""
         try:
             yield
+        except CheckpointError:
+            raise
         except (UserError, KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
             said = " ".join(str(error).split())[:200]
             what = f"this version ({__version__}) cannot build {part} ({said})"
             fix = f"use the version of yeast_get that wrote it ({self.software})"
             raise CheckpointError(Problem(what, fix, file=self.file)) from error
+
+
+def export_model(checkpoint: Checkpoint, merged: str | None, get: str | None) -> None:
+    """Write the files that `--export` and `--export-get` name, and say what they hold."""
+    if merged is not None:
+        checkpoint.merged().save(Path(merged))
+        adapters = len(checkpoint.lora.get("modules", []))
+        log.info("%s: the model with %d adapters merged into its weights", merged, adapters)
+    if get is not None:
+        lost = checkpoint.save_get(Path(get))
+        log.info("%s: GET's part of the model, in GET's layout", get)
+        if lost:
+            log.warning("warning: %s have no place in GET's layout and are not in it; without them "
+                        "it does not know the growth conditions", ", ".join(lost))  # fmt: skip
+
+
+def write_get(
+    path: Path,
+    state: Mapping[str, torch.Tensor],
+    features: Mapping[str, Any],
+    *,
+    num_heads: int,
+    layer_norm_eps: float,
+    trained_regions: torch.Tensor | None = None,
+) -> None:
+    """Write a checkpoint in GET's layout (current names, under `state_dict`), atomically.
+
+    Args:
+        path: Where.
+        state: Of a model; only GET's own parts are written.
+        features: `FeatureSchema.input_columns()`.
+        num_heads: Of the attention, which no shape shows.
+        layer_norm_eps: Of the norms.
+        trained_regions: Hashes of the regions that it was pretrained on.
+    """
+    weights = {k: v.cpu() for k, v in state.items() if k.partition(".")[0] in GET_PARTS}
+    values = {
+        "state_dict": weights,
+        "features": dict(features),
+        "num_heads": num_heads,
+        "layer_norm_eps": layer_norm_eps,
+        "software": f"yeast_get {__version__}",
+    }
+    if trained_regions is not None:
+        values["pretrained_regions"] = trained_regions
+    with atomic(path) as temporary:
+        torch.save(values, temporary)

@@ -1,7 +1,8 @@
 """The training loop, to be read from top to bottom.
 
 `fit` goes through the epochs; `_train_one_epoch` through the batches of one; `_step` makes one
-optimizer step; `validate` scores. What is known at any moment stands in `Progress`.
+optimizer step; `_finish_epoch` scores and keeps. What is known at any moment stands in `Progress`;
+what is trained on, how it is scored and what is kept of it stands in a `Stage`.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -22,13 +24,11 @@ from tqdm import tqdm
 from yeast_get.batch import Batch
 from yeast_get.config import Settings
 from yeast_get.data.expression_data import ExpressionData
-from yeast_get.data.features import FeatureSchema
-from yeast_get.data.splits import TRAIN, VAL
+from yeast_get.data.splits import TRAIN
 from yeast_get.data.yeast_dataset import EpochSampler, YeastDataset, batches
 from yeast_get.errors import Problem, RunError
-from yeast_get.evaluation.inference import autocast_dtype, predict
-from yeast_get.evaluation.metrics import score
-from yeast_get.model.yeast_model import YeastModel
+from yeast_get.evaluation.inference import autocast_dtype
+from yeast_get.model.yeast_model import YeastTransformer
 from yeast_get.run_dir import RunDir, write_text
 from yeast_get.training.checkpoint import Checkpoint
 from yeast_get.training.losses import loss_sum
@@ -64,67 +64,88 @@ class Progress:
     history: list[dict[str, Any]] = field(default_factory=list)
 
 
+class Stage(ABC):
+    """What the loop trains: where its batches come from, how it is scored, what is kept of it.
+
+    Attributes:
+        data: The table.
+        part: [N] part of each observation.
+        settings: The run's.
+        train_set: Gathers training batches.
+        checkpoint: All of it but the weights and scores.
+    """
+
+    data: ExpressionData
+    part: np.ndarray
+    settings: Settings
+    train_set: YeastDataset
+    checkpoint: Checkpoint
+
+    @abstractmethod
+    def no_correlation(self) -> str | None:
+        """Why the validation part allows no correlation; None where it does."""
+
+    @abstractmethod
+    def validate(self, model: YeastTransformer, epoch: int) -> tuple[dict[str, Any], Any]:
+        """`val_loss` and `val_pearson` (None where undefined), and a picture [H,W,3] or None.
+
+        Raises:
+            RunError: Where a prediction is not finite.
+        """
+
+    @abstractmethod
+    def save_best(self, folder: RunDir, kept: Checkpoint) -> None:
+        """Write the weights that did best so far."""
+
+
 @dataclass
 class _Run:
     """What the parts of the loop share."""
 
-    model: YeastModel
+    model: YeastTransformer
     forward: Callable[[Batch], torch.Tensor]
     averaged: AveragedModel | None
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
-    train_set: YeastDataset
-    val_set: YeastDataset
-    data: ExpressionData
-    part: np.ndarray
-    schema: FeatureSchema
+    stage: Stage
     settings: Settings
     folder: RunDir
     device: torch.device
-    checkpoint: Checkpoint
     steps_per_epoch: int
     board: Any
 
     @property
-    def validated(self) -> YeastModel:
+    def validated(self) -> YeastTransformer:
         """The weights that are scored and kept: the average where there is one."""
         if self.averaged is None:
             return self.model
-        return cast(YeastModel, self.averaged.module)
+        return cast(YeastTransformer, self.averaged.module)
 
 
 def fit(
-    model: YeastModel,
-    data: ExpressionData,
-    part: np.ndarray,
-    schema: FeatureSchema,
-    settings: Settings,
+    model: YeastTransformer,
+    stage: Stage,
     folder: RunDir,
     device: torch.device,
-    checkpoint: Checkpoint,
     resume: dict[str, Any] | None = None,
 ) -> Progress:
     """Train, keeping the best and the last weights in the run folder.
 
     Args:
         model: On `device`.
-        data: The table.
-        part: [N] part of each observation.
-        schema: Fitted on the training part.
-        settings: The run's.
-        folder: Where `history.csv`, `best_model.pth`, `last.pth` and TensorBoard's files go.
+        stage: What is trained.
+        folder: Where `history.csv`, the checkpoints and TensorBoard's files go.
         device: Where to compute.
-        checkpoint: All but the weights and scores, which are filled in here.
         resume: `Checkpoint.resume` of a `last.pth` to continue from.
 
     Raises:
         RunError: Where the loss or a validation prediction is not finite.
     """
-    run = _start(model, data, part, schema, settings, folder, device, checkpoint)
+    run = _start(model, stage, folder, device)
     progress = Progress(monitor=_monitor(run)) if resume is None else _restore(run, resume)
     if not progress.history:
         _finish_epoch(run, progress, train_loss=None)
-    training = settings.training
+    training = run.settings.training
     while progress.epoch < training.max_epochs or progress.batch:
         if _is_spent(run, progress):
             log.info("early stop: no better %s for %d epochs", progress.monitor,
@@ -136,24 +157,13 @@ def fit(
     return progress
 
 
-def _start(
-    model: YeastModel,
-    data: ExpressionData,
-    part: np.ndarray,
-    schema: FeatureSchema,
-    settings: Settings,
-    folder: RunDir,
-    device: torch.device,
-    checkpoint: Checkpoint,
-) -> _Run:
+def _start(model: YeastTransformer, stage: Stage, folder: RunDir, device: torch.device) -> _Run:
+    settings = stage.settings
     training = settings.training
-    home = torch.device("cpu") if training.num_workers else device
-    window, seed = settings.data.regions_per_window, settings.experiment.seed
     averaged = None
     if training.ema_decay:
         averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(training.ema_decay))
     half = autocast_dtype(training.precision, device) == torch.float16
-    train_set = YeastDataset(data, schema, window, home, settings.augmentation, seed)
     per_step = training.batch_size * training.accumulate_grad_batches
     return _Run(
         model=model,
@@ -161,32 +171,31 @@ def _start(
         averaged=averaged,
         optimizer=make_optimizer(model, settings),
         scaler=torch.amp.GradScaler(device.type, enabled=half),
-        train_set=train_set,
-        val_set=YeastDataset(data, schema, window, device),
-        data=data,
-        part=part,
-        schema=schema,
+        stage=stage,
         settings=settings,
         folder=folder,
         device=device,
-        checkpoint=checkpoint,
         # without random offsets, which add a window here and there: the schedule must not jump
-        steps_per_epoch=math.ceil(len(train_set.plan.windows(part == TRAIN)) / per_step),
+        steps_per_epoch=math.ceil(
+            len(stage.train_set.plan.windows(stage.part == TRAIN)) / per_step
+        ),
         board=_board(folder, settings),
     )
+
+
+def home_of(settings: Settings, device: torch.device) -> torch.device:
+    """Where the tensors of the training set live: beside the model, or where workers can gather."""
+    return torch.device("cpu") if settings.training.num_workers else device
 
 
 def _monitor(run: _Run) -> str:
     """The score that decides: the loss where the validation targets allow no correlation."""
     wanted = run.settings.training.monitor
-    if wanted == "val_pearson":
-        target = run.data.target[run.part == VAL]
-        itself = score(target, np.nan_to_num(target))
-        if itself["pearson"] is None:
-            reason = itself["pearson_reason"]
-            log.warning("warning: the validation part allows no correlation (%s); "
-                        "val_loss decides in place of val_pearson", reason)  # fmt: skip
-            return "val_loss"
+    reason = run.stage.no_correlation() if wanted == "val_pearson" else None
+    if reason is not None:
+        log.warning("warning: the validation part allows no correlation (%s); "
+                    "val_loss decides in place of val_pearson", reason)  # fmt: skip
+        return "val_loss"
     return wanted
 
 
@@ -208,14 +217,15 @@ def _train_one_epoch(run: _Run, progress: Progress) -> float:
         progress.epoch, progress.loss, progress.targets = progress.epoch + 1, 0.0, 0
     epoch = progress.epoch
     offsets = np.random.default_rng([seed, epoch, 0])
-    run.train_set.use(run.part == TRAIN, epoch, offsets)
+    train_set = run.stage.train_set
+    train_set.use(run.stage.part == TRAIN, epoch, offsets)
     shuffle = np.random.default_rng([seed, epoch, 1])
-    sampler = EpochSampler(len(run.train_set), training.batch_size, shuffle, progress.batch)
+    sampler = EpochSampler(len(train_set), training.batch_size, shuffle, progress.batch)
     last_batch = progress.batch + len(sampler)
     dtype = autocast_dtype(training.precision, run.device)
     run.model.train()
     pending = 0
-    loader = batches(run.train_set, sampler, training.num_workers)
+    loader = batches(train_set, sampler, training.num_workers)
     with tqdm(loader, f"epoch {epoch}", leave=False, disable=None, unit="batch") as bar:
         for batch in bar:
             on_device = batch.to(run.device)
@@ -275,8 +285,8 @@ def _after_step(run: _Run, progress: Progress, loss: float, rate: float, last_ba
 def _not_finite(run: _Run, batch: Batch, progress: Progress) -> RunError:
     """The error that names epoch, step and the rows of a batch."""
     at = batch.observation_index[batch.observation_index >= 0].cpu().numpy()
-    data = run.data
-    rows = ", ".join(_place(data, i) for i in at[:5])
+    data = run.stage.data
+    rows = ", ".join(place(data, i) for i in at[:5])
     return RunError(
         Problem(
             f"the loss is not finite in epoch {progress.epoch}, step {progress.step}; "
@@ -288,7 +298,7 @@ def _not_finite(run: _Run, batch: Batch, progress: Progress) -> RunError:
     )
 
 
-def _place(data: ExpressionData, i: int) -> str:
+def place(data: ExpressionData, i: int) -> str:
     """An observation as its row, region and sample."""
     region, sample = data.region_index[i], data.sample_index[i]
     return f"{data.row[i]} ({data.region_id[region]}, {data.sample_id[sample]})"
@@ -297,55 +307,15 @@ def _place(data: ExpressionData, i: int) -> str:
 # ---------------------------------------------------------------------------- after each epoch
 
 
-def validate(
-    model: YeastModel,
-    dataset: YeastDataset,
-    data: ExpressionData,
-    wanted: np.ndarray,
-    schema: FeatureSchema,
-    settings: Settings,
-    epoch: int,
-) -> tuple[dict[str, Any], np.ndarray]:
-    """Loss (model space) and pooled scores (input units) on the wanted observations.
-
-    Returns:
-        `val_loss`, `val_pearson` (None where undefined), and predictions [N,T] in input units.
-
-    Raises:
-        RunError: Where a prediction is not finite, naming the first row.
-    """
-    training = settings.training
-    y = predict(model, dataset, wanted, training.batch_size, training.precision)
-    y_pred = schema.to_input_units(y)
-    bad = wanted & ~np.isfinite(y_pred).all(axis=1)
-    if bad.any():
-        what = (
-            f"{bad.sum()} of {wanted.sum()} validation rows have no finite prediction in epoch "
-            f"{epoch}; the first is row {_place(data, int(bad.argmax()))}"
-        )
-        raise RunError(Problem(what, "lower training.learning_rate", file=data.source))
-    target = torch.from_numpy(schema.to_model(data.target[wanted]))
-    mask = ~torch.isnan(target)
-    loss = loss_sum(training.loss, torch.from_numpy(y[wanted]), target.nan_to_num(), mask)
-    scores = {
-        "val_loss": float(loss) / max(int(mask.sum()), 1),
-        "val_pearson": score(data.target[wanted], y_pred[wanted])["pearson"],
-    }
-    return scores, y_pred
-
-
 def _finish_epoch(run: _Run, progress: Progress, train_loss: float | None) -> None:
     """Validate, write the history, and keep the weights if they are the best so far."""
     training, epoch = run.settings.training, progress.epoch
     row: dict[str, Any] = {"epoch": epoch, "train_loss": train_loss}
     due = epoch % training.validate_every_n_epochs == 0 or epoch >= training.max_epochs
     if due:
-        wanted = run.part == VAL
-        scores, y_pred = validate(
-            run.validated, run.val_set, run.data, wanted, run.schema, run.settings, epoch
-        )
+        scores, picture = run.stage.validate(run.validated, epoch)
         row |= scores
-        _show_validation(run, epoch, scores, y_pred, wanted)
+        _show_validation(run, epoch, scores, picture)
     row["learning_rate"] = run.optimizer.param_groups[0]["lr"] if epoch else None
     progress.history.append(row)
     names = ["epoch", "train_loss", "val_loss", "val_pearson", "learning_rate"]
@@ -361,7 +331,7 @@ def _keep_if_best(run: _Run, progress: Progress, row: dict[str, Any]) -> str:
     monitor = progress.monitor
     value = row[monitor]
     if value is None and progress.best is None and not progress.epoch:
-        _checkpoint(run, row).save(run.folder.best_model)  # so that there is one
+        run.stage.save_best(run.folder, _checkpoint(run, row))  # so that there is one
         return ""
     if value is None or not math.isfinite(value):
         return ""
@@ -371,7 +341,7 @@ def _keep_if_best(run: _Run, progress: Progress, row: dict[str, Any]) -> str:
     if not better:
         return ""
     progress.best, progress.best_epoch = value, progress.epoch
-    _checkpoint(run, row).save(run.folder.best_model)
+    run.stage.save_best(run.folder, _checkpoint(run, row))
     return "  (best so far)"
 
 
@@ -386,7 +356,9 @@ def _line(row: dict[str, Any]) -> str:
 def _checkpoint(run: _Run, row: dict[str, Any]) -> Checkpoint:
     weights = {k: v.detach().cpu().clone() for k, v in run.validated.state_dict().items()}
     scores: dict[str, Any] = {k: row[k] for k in ("val_loss", "val_pearson") if k in row}
-    return dataclasses.replace(run.checkpoint, model=weights, epoch=row["epoch"], scores=scores)
+    return dataclasses.replace(
+        run.stage.checkpoint, model=weights, epoch=row["epoch"], scores=scores
+    )
 
 
 def _save_last(run: _Run, progress: Progress) -> None:
@@ -442,14 +414,9 @@ def _board(folder: RunDir, settings: Settings) -> Any:
     return SummaryWriter(folder.tensorboard)
 
 
-def _show_validation(
-    run: _Run, epoch: int, scores: dict[str, Any], y_pred: np.ndarray, wanted: np.ndarray
-) -> None:
+def _show_validation(run: _Run, epoch: int, scores: dict[str, Any], picture: Any) -> None:
     for name, value in scores.items():
         if value is not None:
             run.board.add_scalar(f"val/{name.removeprefix('val_')}", value, epoch)
-    if run.settings.logging.tensorboard:
-        from yeast_get.evaluation.plots import scatter_image
-
-        image = scatter_image(run.data.target[wanted], y_pred[wanted], f"validation, epoch {epoch}")
-        run.board.add_image("val/scatter", image, epoch, dataformats="HWC")
+    if picture is not None:
+        run.board.add_image("val/scatter", picture, epoch, dataformats="HWC")

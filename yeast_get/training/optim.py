@@ -7,10 +7,10 @@ import math
 import torch
 
 from yeast_get.config import Settings
-from yeast_get.model.yeast_model import YeastModel
+from yeast_get.model.yeast_model import YeastTransformer
 
 
-def make_optimizer(model: YeastModel, settings: Settings) -> torch.optim.Optimizer:
+def make_optimizer(model: YeastTransformer, settings: Settings) -> torch.optim.Optimizer:
     """AdamW or Adam over the model's parameter groups (no decay on biases, norms, embeddings)."""
     groups = model.parameter_groups(settings.training.weight_decay)
     name = settings.optimizer.name

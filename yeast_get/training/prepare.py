@@ -19,16 +19,28 @@ from yeast_get import __version__
 from yeast_get.config import Settings, write_settings
 from yeast_get.data.expression_data import ExpressionData, load_expression_data
 from yeast_get.data.features import FeatureSchema
-from yeast_get.data.splits import TRAIN, TrainedRows, make_split, split_line
+from yeast_get.data.splits import TEST, TRAIN, TrainedRows, make_split, split_line
 from yeast_get.data.yeast_dataset import WindowPlan
 from yeast_get.errors import ConfigError, Problem, RunError
 from yeast_get.evaluation import baselines, plots, report
 from yeast_get.evaluation.baselines import Baselines
 from yeast_get.evaluation.inference import autocast_dtype
-from yeast_get.model.yeast_model import YeastModel
+from yeast_get.model.pretrained import LoadReport
+from yeast_get.model.yeast_model import YeastModel, YeastTransformer
 from yeast_get.run_dir import RunDir, write_json, write_text
 from yeast_get.training.checkpoint import Checkpoint
-from yeast_get.training.loop import Progress, fit
+from yeast_get.training.finetune import Finetune
+from yeast_get.training.loop import Progress, Stage, fit
+from yeast_get.training.transfer import (
+    Pretrained,
+    adapt,
+    load_into,
+    log_trainable,
+    read_pretrained,
+    seen_in_pretraining,
+    trainable_table,
+    with_sizes_of,
+)
 
 log = logging.getLogger(__name__)
 
@@ -38,53 +50,52 @@ class Prepared:
     """All that training needs.
 
     Attributes:
-        data: The table.
-        part: [N] part of each observation.
+        stage: What is trained: table, parts, settings, and all of the checkpoint but its weights.
         schema: Fitted on the training part.
-        model: Freshly initialised, on its device.
+        model: Freshly initialised, loaded and adapted as the settings ask; on its device.
         split: The line that says what is held out.
         baselines: Fitted on the training part.
-        checkpoint: All of it but weights and scores.
         resume: `Checkpoint.resume` of the run to continue; None for a new one.
     """
 
-    data: ExpressionData
-    part: np.ndarray
+    stage: Finetune
     schema: FeatureSchema
     model: YeastModel
     split: str
     baselines: Baselines
-    checkpoint: Checkpoint
     resume: dict[str, Any] | None
 
 
 def prepare(settings: Settings, device: torch.device, last: Path | None = None) -> Prepared:
     """Read the table, split it, fit the schema, build the model, and say what was found.
 
-    Whatever can be wrong with the table or the settings is found here, before a file is written.
+    Whatever can be wrong with the table, the settings or a pretrained checkpoint is found here,
+    before a file is written.
 
     Args:
         settings: The run's.
         device: Where to compute.
         last: The `last.pth` to continue from.
     """
-    if settings.training.precision == "fp16" and device.type != "cuda":
-        what = f"training.precision: fp16 needs a CUDA device, and this is {device}"
-        raise ConfigError(Problem(what, "use auto, bf16 or fp32"))
+    settings, pretrained = start_from(settings, device)
     data = load_expression_data(settings)
     data.log_summary()
     part = make_split(data, settings.split)
     split = split_line(data, part, settings.split)
     log.info("%s", split)
-    schema = FeatureSchema.fit(data, part == TRAIN, settings)
+    inherited = None if pretrained is None else pretrained.inherited()
+    schema = FeatureSchema.fit(data, part == TRAIN, settings, inherited)
     for line in schema.unseen(data):
         log.warning("warning: %s", line)
     window = settings.data.regions_per_window
     WindowPlan(data, window)  # refuses regions that have no place
-    torch.manual_seed(settings.experiment.seed)
-    model = YeastModel(settings.model, schema.sizes(), max_regions=window).to(device)
-    for name, count in _parameters(model).items():
-        log.info("  %-16s %9d parameters", name, count)
+    model = YeastModel(settings.model, schema.sizes(), max_regions=window)
+    load_report = begin(model, pretrained, schema, settings)
+    record: dict[str, Any] = {}
+    if pretrained is not None and load_report is not None:
+        log.info("  %s", seen_in_pretraining(pretrained.weights, data, part == TEST))
+        record = adapt(model, load_report, settings)
+    log_trainable(trainable_table(model))
     precision = autocast_dtype(settings.training.precision, device)
     log.info("device %s, %s", device, str(precision or torch.float32).removeprefix("torch."))
     fitted = _fit_baselines(data, part == TRAIN)
@@ -95,9 +106,44 @@ def prepare(settings: Settings, device: torch.device, last: Path | None = None) 
         trained_rows=TrainedRows.of(data, part).to_dict(),
         baselines=fitted.to_dict(),
         data_fingerprint=data.fingerprint,
+        features=schema.input_columns(),
+        lora=record,
+        load_report={} if load_report is None else load_report.to_dict(),
     )
-    resume = None if last is None else _resumable(last, checkpoint)
-    return Prepared(data, part, schema, model, split, fitted, checkpoint, resume)
+    resume = None if last is None else resumable(last, checkpoint)
+    stage = Finetune(data, part, schema, settings, device, checkpoint)
+    return Prepared(stage, schema, model.to(device), split, fitted, resume)
+
+
+def start_from(settings: Settings, device: torch.device) -> tuple[Settings, Pretrained | None]:
+    """The settings, in the sizes of the pretrained checkpoint, and the checkpoint if there is one.
+
+    Raises:
+        UserError: Where the device cannot compute as asked, or the checkpoint cannot be used.
+    """
+    if settings.training.precision == "fp16" and device.type != "cuda":
+        what = f"training.precision: fp16 needs a CUDA device, and this is {device}"
+        raise ConfigError(Problem(what, "use auto, bf16 or fp32"))
+    pretrained = read_pretrained(settings.finetune)
+    if pretrained is not None:
+        settings = with_sizes_of(settings, pretrained.weights)
+    torch.manual_seed(settings.experiment.seed)
+    return settings, pretrained
+
+
+def begin(
+    model: YeastTransformer,
+    pretrained: Pretrained | None,
+    schema: FeatureSchema,
+    settings: Settings,
+) -> LoadReport | None:
+    """Load the pretrained checkpoint into a fresh model, and say what came of it."""
+    if pretrained is None:
+        return None
+    load_report = load_into(model, pretrained, schema, settings.finetune)
+    for line in load_report.lines():
+        log.info("%s", line)
+    return load_report
 
 
 def _fit_baselines(data: ExpressionData, wanted: np.ndarray) -> Baselines:
@@ -108,23 +154,19 @@ def _fit_baselines(data: ExpressionData, wanted: np.ndarray) -> Baselines:
     )
 
 
-def train_and_test(
-    ready: Prepared, settings: Settings, device: torch.device, run: RunDir
-) -> dict[str, Any]:
+def train_and_test(ready: Prepared, device: torch.device, run: RunDir) -> dict[str, Any]:
     """Train, take the best weights, and evaluate them on the test part.
 
     Returns:
         The content of `metrics.json`.
     """
     started = time.monotonic()
-    data, part = ready.data, ready.part
+    stage, settings = ready.stage, ready.stage.settings
+    data, part = stage.data, stage.part
     write_text(run.config, write_settings(settings))
     report.write_splits(data, part, run)
-    with _deterministic(settings.training.deterministic):
-        progress = fit(
-            ready.model, data, part, ready.schema, settings, run, device,
-            ready.checkpoint, ready.resume,
-        )  # fmt: skip
+    with deterministic(settings.training.deterministic):
+        progress = fit(ready.model, stage, run, device, ready.resume)
         plots.plot_history(run.history, run.history_plot, progress.monitor)
         best = Checkpoint.load(run.best_model)
         ready.model.load_state_dict(best.model)
@@ -148,13 +190,15 @@ def train_and_test(
         )
     for line in report.headline_lines(metrics) if metrics else []:
         log.info("%s", line)
-    seconds = time.monotonic() - started
-    write_json(run.manifest, _manifest(settings, device, ready, best, progress, seconds))
+    said = manifest(settings, device, stage, ready.model, progress, time.monotonic() - started)
+    said["split"]["said"] = ready.split
+    said["training"] |= {"best_epoch": best.epoch, "scores_of_best": best.scores}
+    write_json(run.manifest, said)
     return metrics
 
 
 @contextmanager
-def _deterministic(wanted: bool) -> Iterator[None]:
+def deterministic(wanted: bool) -> Iterator[None]:
     """Only deterministic algorithms of torch, where wanted; the flag is given back as it was."""
     if not wanted:
         yield
@@ -168,7 +212,7 @@ def _deterministic(wanted: bool) -> Iterator[None]:
         torch.use_deterministic_algorithms(before)
 
 
-def _resumable(path: Path, checkpoint: Checkpoint) -> dict[str, Any]:
+def resumable(path: Path, checkpoint: Checkpoint) -> dict[str, Any]:
     """What `last.pth` holds, if it is of the same data and settings.
 
     Raises:
@@ -178,9 +222,12 @@ def _resumable(path: Path, checkpoint: Checkpoint) -> dict[str, Any]:
     if last.data_fingerprint != checkpoint.data_fingerprint:
         what = "was trained on other data than --data now holds"
         raise RunError(Problem(what, "resume with the same table", file=str(path)))
+    if last.lora.get("base_sha256") != checkpoint.lora.get("base_sha256"):
+        what = "was trained on another base than finetune.checkpoint now holds"
+        raise RunError(Problem(what, "resume with the same checkpoint", file=str(path)))
     for section, values in checkpoint.settings.items():
         for key, value in values.items():
-            was = last.settings[section].get(key)
+            was = last.settings[section].get(key, value)
             if was != value and (section, key) not in _MAY_CHANGE:
                 raise RunError(
                     Problem(
@@ -196,6 +243,7 @@ def _resumable(path: Path, checkpoint: Checkpoint) -> dict[str, Any]:
 
 _MAY_CHANGE = {
     ("data", "path"),
+    ("finetune", "checkpoint"),
     ("training", "max_epochs"),
     ("training", "num_workers"),
     ("training", "save_every_n_epochs"),
@@ -207,30 +255,22 @@ _MAY_CHANGE = {
 }
 
 
-def _parameters(model: YeastModel) -> dict[str, int]:
-    """Parameters per top-level module, and in total."""
-    counts: dict[str, int] = {}
-    for name, parameter in model.named_parameters():
-        top = name.partition(".")[0]
-        counts[top] = counts.get(top, 0) + parameter.numel()
-    return counts | {"total": sum(counts.values())}
-
-
-def _manifest(
+def manifest(
     settings: Settings,
     device: torch.device,
-    ready: Prepared,
-    best: Checkpoint,
+    stage: Stage,
+    model: YeastTransformer,
     progress: Progress,
     seconds: float,
 ) -> dict[str, Any]:
     """What happened, as against what was asked for (that is `config.yaml`)."""
-    data, model = ready.data, ready.model
-    parameters = _parameters(model)
+    data = stage.data
     gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None
+    rows = trainable_table(model)
     return {
         "software": __version__,
         "name": settings.experiment.name,
+        "stage": settings.task.stage,
         "seed": settings.experiment.seed,
         "data": {
             "source": data.source,
@@ -243,16 +283,20 @@ def _manifest(
             "roles": data.roles,
             "warnings": data.warnings,
         },
-        "split": {"said": ready.split, "observations": report.part_counts(ready.part)},
+        "split": {"observations": report.part_counts(stage.part)},
         "model": {
-            "parameters": parameters,
-            "trainable": sum(p.numel() for p in model.parameters() if p.requires_grad),
+            "modules": rows[:-1],
+            "parameters": rows[-1]["parameters"],
+            "trainable": rows[-1]["trainable"],
+            "lora": rows[-1]["lora"],
+            "frozen": rows[-1]["frozen"],
         },
+        "pretrained": stage.checkpoint.load_report or None,
+        "lora": stage.checkpoint.lora or None,
         "training": {
             "epochs": progress.epoch,
             "steps": progress.step,
-            "best_epoch": best.epoch,
-            "scores_of_best": best.scores,
+            "best_epoch": progress.best_epoch,
             "last_loss": progress.loss / progress.targets if progress.targets else None,
             "seconds": round(seconds, 1),
         },

@@ -1,0 +1,191 @@
+"""Masked pretraining: the backbone learns the regions of a table, without any expression.
+
+GET's objective (Fu et al., Nature 2025): in a window of neighbouring regions some are hidden, and
+their motif scores and accessibility are predicted from those around them, by mean squared error.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from yeast_get.config import Settings, write_settings
+from yeast_get.data.expression_data import ExpressionData, load_expression_data, regions_only
+from yeast_get.data.features import FeatureSchema
+from yeast_get.data.splits import TEST, TRAIN, VAL, region_parts
+from yeast_get.data.yeast_dataset import EpochSampler, MaskedRegionDataset, batches
+from yeast_get.errors import Problem, RunError
+from yeast_get.evaluation import plots, report
+from yeast_get.evaluation.inference import autocast_dtype, evaluating
+from yeast_get.evaluation.metrics import score
+from yeast_get.model.get_backbone import LAYER_NORM_EPS
+from yeast_get.model.yeast_model import MaskedRegionModel, YeastTransformer
+from yeast_get.run_dir import RunDir, write_json, write_text
+from yeast_get.training.checkpoint import Checkpoint, write_get
+from yeast_get.training.loop import Stage, fit, home_of
+from yeast_get.training.losses import loss_sum
+from yeast_get.training.prepare import (
+    begin,
+    deterministic,
+    manifest,
+    resumable,
+    start_from,
+)
+from yeast_get.training.transfer import log_trainable, trainable_table
+
+log = logging.getLogger(__name__)
+
+
+class Pretraining(Stage):
+    """The features of hidden regions."""
+
+    def __init__(
+        self,
+        data: ExpressionData,
+        part: np.ndarray,
+        schema: FeatureSchema,
+        settings: Settings,
+        device: torch.device,
+        checkpoint: Checkpoint,
+    ) -> None:
+        self.data, self.part, self.settings, self.device = data, part, settings, device
+        self.checkpoint = checkpoint
+        window, seed = settings.data.regions_per_window, settings.experiment.seed
+        ratio = settings.task.mask_ratio
+        home = home_of(settings, device)
+        self.train_set = MaskedRegionDataset(
+            data, ratio, schema, window, home, settings.augmentation, seed
+        )
+        self.val_set = MaskedRegionDataset(data, ratio, schema, window, device, seed=seed)
+        regions = data.region_index[part == TRAIN]
+        self.trained_regions = torch.from_numpy(data.region_hash[np.unique(regions)])
+
+    def no_correlation(self) -> str | None:
+        """Features differ, or there is nothing to learn; so a correlation there always is."""
+        return None
+
+    def validate(self, model: YeastTransformer, epoch: int) -> tuple[dict[str, Any], None]:
+        """Loss and Pearson r over all features of the hidden validation regions, as scaled.
+
+        Which regions are hidden is the same in every epoch.
+        """
+        training = self.settings.training
+        dtype = autocast_dtype(training.precision, self.device)
+        self.val_set.use(self.part == VAL)
+        seen, wanted = [], []
+        loss = 0.0
+        with evaluating(model), torch.autocast(self.device.type, dtype, enabled=dtype is not None):
+            for batch in batches(
+                self.val_set, EpochSampler(len(self.val_set), training.batch_size)
+            ):
+                prediction = model(batch).float()
+                loss += float(loss_sum(training.loss, prediction, batch.target, batch.target_mask))
+                seen.append(prediction[batch.target_mask].cpu().numpy())
+                wanted.append(batch.target[batch.target_mask].cpu().numpy())
+        y_pred, y_true = np.concatenate(seen), np.concatenate(wanted)
+        if not np.isfinite(y_pred).all():
+            what = f"the predictions of hidden regions are not finite in epoch {epoch}"
+            raise RunError(Problem(what, "lower training.learning_rate", file=self.data.source))
+        return {
+            "val_loss": loss / max(len(y_true), 1),
+            "val_pearson": score(y_true[:, None], y_pred[:, None])["pearson"],
+        }, None
+
+    def save_best(self, folder: RunDir, kept: Checkpoint) -> None:
+        """`pretrained.pth`, in GET's layout."""
+        model = self.settings.model
+        write_get(
+            folder.pretrained,
+            kept.model,
+            kept.features,
+            num_heads=model.transformer.num_heads,
+            layer_norm_eps=model.encoder.layer_norm_eps or LAYER_NORM_EPS,
+            trained_regions=self.trained_regions,
+        )
+
+
+@dataclass
+class PreparedPretraining:
+    """All that pretraining needs.
+
+    Attributes:
+        stage: What is trained.
+        model: Freshly initialised, or loaded from `finetune.checkpoint`; on its device.
+        split: The line that says what is held out.
+        resume: `Checkpoint.resume` of the run to continue; None for a new one.
+    """
+
+    stage: Pretraining
+    model: MaskedRegionModel
+    split: str
+    resume: dict[str, Any] | None
+
+
+def prepare_pretraining(
+    settings: Settings, device: torch.device, last: Path | None = None
+) -> PreparedPretraining:
+    """Read the regions, hold some out, build the model, and say what was found.
+
+    Args:
+        settings: The run's.
+        device: Where to compute.
+        last: The `last.pth` to continue from.
+    """
+    settings, pretrained = start_from(settings, device)
+    table = load_expression_data(settings, need_target=False)
+    table.log_summary()
+    data = regions_only(table)
+    of_region = region_parts(table, settings.split)
+    part = of_region[data.region_index]
+    counts = [int((of_region == code).sum()) for code in (TRAIN, VAL, TEST)]
+    split = (
+        "pretraining hides and predicts {:,} regions in training and {:,} in validation; {:,} of "
+        "the test part are context only".format(*counts)
+    )
+    if 0 in counts[:2]:
+        what = "split leaves no region for training or for validation"
+        raise RunError(Problem(what, "split in another way", file=data.source))
+    log.info("%s", split)
+    inherited = None if pretrained is None else pretrained.inherited()
+    schema = FeatureSchema.fit(data, part == TRAIN, settings, inherited, with_target=False)
+    window = settings.data.regions_per_window
+    model = MaskedRegionModel(settings.model, schema.sizes(), max_regions=window)
+    load_report = begin(model, pretrained, schema, settings)
+    log_trainable(trainable_table(model))
+    checkpoint = Checkpoint(
+        settings=settings.to_dict(),
+        schema=schema.to_dict(),
+        model={},
+        trained_rows={},
+        baselines={},
+        data_fingerprint=data.fingerprint,
+        features=schema.input_columns(),
+        load_report={} if load_report is None else load_report.to_dict(),
+    )
+    resume = None if last is None else resumable(last, checkpoint)
+    stage = Pretraining(data, part, schema, settings, device, checkpoint)
+    return PreparedPretraining(stage, model.to(device), split, resume)
+
+
+def pretrain(ready: PreparedPretraining, device: torch.device, run: RunDir) -> None:
+    """Train, and leave the best weights as `pretrained.pth`."""
+    started = time.monotonic()
+    stage, settings = ready.stage, ready.stage.settings
+    write_text(run.config, write_settings(settings))
+    report.write_splits(stage.data, stage.part, run)
+    with deterministic(settings.training.deterministic):
+        progress = fit(ready.model, stage, run, device, ready.resume)
+    plots.plot_history(run.history, run.history_plot, progress.monitor)
+    best = next(row for row in progress.history if row["epoch"] == progress.best_epoch)
+    log.info("%s holds the weights of epoch %d; start from it with --set finetune.checkpoint=%s",
+             run.pretrained.name, progress.best_epoch, run.pretrained)  # fmt: skip
+    said = manifest(settings, device, stage, ready.model, progress, time.monotonic() - started)
+    said["split"]["said"] = ready.split
+    said["training"]["scores_of_best"] = {k: best.get(k) for k in ("val_loss", "val_pearson")}
+    write_json(run.manifest, said)

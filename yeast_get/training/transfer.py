@@ -1,0 +1,351 @@
+"""From a pretrained checkpoint to a model that is ready to train: load, adapt, freeze, and say so.
+
+The order matters: the model is built in the file's size, the file is loaded, adapters are put in,
+and only then is frozen what came from the file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from yeast_get.config import FinetuneConfig, Settings
+from yeast_get.data.expression_data import ExpressionData
+from yeast_get.data.features import FeatureSchema
+from yeast_get.errors import CheckpointError, ConfigError, Problem
+from yeast_get.model import lora
+from yeast_get.model.get_backbone import without_dropout
+from yeast_get.model.pretrained import GetWeights, LoadReport, adopt, load_get, read_get
+from yeast_get.model.yeast_model import YeastTransformer
+
+log = logging.getLogger(__name__)
+
+
+# ------------------------------------------------------------------------------------- loading
+
+
+@dataclass
+class Pretrained:
+    """A checkpoint to start from.
+
+    Attributes:
+        weights: What it holds of GET.
+        names: Of its input columns, in its order; empty where neither the file nor the YAML tells.
+    """
+
+    weights: GetWeights
+    names: list[str]
+
+    def columns(self, schema: FeatureSchema) -> list[int] | None:
+        """For each input column of the model its column in the file, -1 where it is new."""
+        if not self.names:
+            return None
+        at = {name.casefold(): i for i, name in enumerate(self.names)}
+        return [at.get(name.casefold(), -1) for name in schema.input_columns()["names"]]
+
+    def inherited(self) -> dict[str, list[Any]]:
+        """Names of the file's columns, and their scales where it has them, for the schema."""
+        return dict(self.weights.features) or {"names": self.names}
+
+
+def read_pretrained(config: FinetuneConfig) -> Pretrained | None:
+    """The checkpoint that `finetune.checkpoint` names, if any.
+
+    Raises:
+        CheckpointError: As `read_get`, and where the names of the features do not fit.
+    """
+    if config.checkpoint is None:
+        return None
+    weights = read_get(
+        config.checkpoint,
+        num_heads=config.num_heads,
+        lora_scale=config.lora_scale,
+        trust=config.trust_checkpoint,
+    )
+    if config.trust_checkpoint:
+        log.warning("warning: finetune.trust_checkpoint: whatever code %s holds was run",
+                    config.checkpoint)  # fmt: skip
+    names = list(weights.features.get("names", []))
+    if config.feature_names is not None:
+        names = _names_in(Path(config.feature_names), weights)
+    return Pretrained(weights, names)
+
+
+def _names_in(path: Path, weights: GetWeights) -> list[str]:
+    """A text file of one name per line, in the order of the checkpoint's input columns.
+
+    GET's own list holds the motifs alone; accessibility is its last column.
+    """
+    file = str(path)
+    try:
+        names = [line.strip() for line in path.read_text("utf-8-sig").splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        what = f"finetune.feature_names cannot be read: {error}"
+        raise ConfigError(Problem(what, "give a text file, one name per line", file)) from None
+    names = [name for name in names if name]
+    wanted = weights.num_features or 0
+    if len(names) == wanted - 1:
+        names.append("accessibility")
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if len(names) != wanted or twice:
+        what = f"holds {len(names)} names, and the checkpoint has {wanted} input columns"
+        if twice:
+            what = f"holds {', '.join(twice[:5])} more than once"
+        fix = "list every column of the checkpoint in its order, accessibility last"
+        raise ConfigError(Problem(what, fix, file=file))
+    return names
+
+
+def with_sizes_of(settings: Settings, weights: GetWeights) -> Settings:
+    """The settings with the encoder's sizes as the checkpoint has them.
+
+    Raises:
+        ConfigError: Where the YAML gives another size.
+    """
+    sizes: list[tuple[str, str, Any]] = [
+        ("transformer", "embed_dim", weights.embed_dim),
+        ("transformer", "num_layers", weights.num_layers),
+        ("transformer", "num_heads", weights.num_heads),
+        ("encoder", "mlp_ratio", weights.mlp_ratio),
+        ("encoder", "layer_norm_eps", weights.layer_norm_eps),
+    ]
+    problems = []
+    model = settings.model.model_copy()
+    for section, key, value in sizes:
+        block = getattr(model, section)
+        asked = getattr(block, key)
+        if key in block.model_fields_set and asked not in (value, None):
+            what = f"model.{section}.{key} is {asked:g}, and {weights.file} has {value:g}"
+            problems.append(Problem(what, f"write {value:g}, or leave it out"))
+        setattr(model, section, block.model_copy(update={key: value}))
+    if problems:
+        raise ConfigError(problems)
+    return settings.model_copy(update={"model": model})
+
+
+def load_into(
+    model: YeastTransformer, pretrained: Pretrained, schema: FeatureSchema, config: FinetuneConfig
+) -> LoadReport:
+    """Load a checkpoint into a model and refuse a load that is none.
+
+    Raises:
+        CheckpointError: Where too little of it fits.
+    """
+    why = "" if pretrained.names else "the file does not name its features; a motif of another "
+    why += "" if pretrained.names else "table is not a motif of this one (finetune.feature_names)"
+    report = adopt(model, pretrained.weights, pretrained.columns(schema), why)
+    report.check(strict=config.strict, min_loaded_fraction=config.min_loaded_fraction)
+    if report.columns:
+        report.notes += _scale_notes(pretrained, schema)
+    return report
+
+
+def _scale_notes(pretrained: Pretrained, schema: FeatureSchema) -> list[str]:
+    """How the kept columns are scaled, and which of them are the same everywhere."""
+    notes = []
+    if "scale" not in pretrained.weights.features:
+        notes.append(
+            "the file holds no scales of its features; GET divides each motif by its largest "
+            "score, as data.motif_scale: max does"
+        )
+    if schema.constant:
+        notes.append(
+            f"{len(schema.constant)} input columns are the same in every training row: "
+            f"{', '.join(schema.constant[:8])}{', ...' if len(schema.constant) > 8 else ''}"
+        )
+    return notes
+
+
+def seen_in_pretraining(weights: GetWeights, data: ExpressionData, wanted: np.ndarray) -> str:
+    """How many of the regions of the wanted observations [N] the checkpoint was pretrained on."""
+    if weights.trained_regions is None:
+        return "it does not tell which regions it was pretrained on"
+    regions = np.unique(data.region_index[wanted])
+    seen = np.isin(data.region_hash[regions], weights.trained_regions.numpy()).sum()
+    return (
+        f"of the {len(regions)} test regions, {seen} were learned from in its pretraining "
+        "(features alone, no expression)"
+    )
+
+
+def look_at(config: FinetuneConfig) -> None:
+    """Print what `finetune.checkpoint` holds, as a whole GET model, without any table.
+
+    Raises:
+        CheckpointError: As `load_get`.
+    """
+    _, report = load_get(
+        config.checkpoint or "",
+        config.num_heads,
+        lora_scale=config.lora_scale,
+        strict=config.strict,
+        min_loaded_fraction=config.min_loaded_fraction,
+        trust=config.trust_checkpoint,
+    )
+    for line in report.lines():
+        log.info("%s", line)
+    log.info("checked the checkpoint alone; give --data to see what of it fits a table")
+
+
+# -------------------------------------------------------------------------- adapters, freezing
+
+
+def adapt(model: YeastTransformer, report: LoadReport, settings: Settings) -> dict[str, Any]:
+    """Put in adapters and freeze what came from the checkpoint, as the settings ask.
+
+    Returns:
+        What a checkpoint records of it; empty without LoRA.
+
+    Raises:
+        ConfigError: Where a target or a pattern names nothing.
+    """
+    config = settings.lora
+    record: dict[str, Any] = {}
+    if config.enabled:
+        loaded = set(report.loaded)
+        new = [
+            path
+            for path, part in model.named_modules()
+            if any(f"{path}.{name}" not in loaded for name, _ in part.named_parameters())
+        ]
+        try:
+            modules = lora.inject(
+                model, config.targets, rank=config.rank, alpha=config.alpha,
+                dropout=config.dropout, rslora=config.rslora, exclude=config.exclude, new=new,
+            )  # fmt: skip
+        except (ValueError, re.error) as error:
+            fix = "name modules of the encoder, such as encoder or attn.qkv"
+            raise ConfigError(Problem(f"lora.targets: {error}", fix)) from None
+        _warn_of_idle(modules, settings)
+        for name in report.loaded:
+            model.get_parameter(name).requires_grad_(False)
+        if config.freeze_dropout:
+            without_dropout(model.encoder)
+        state = model.state_dict()
+        record = {
+            "modules": modules,
+            "base": list(report.loaded),
+            "base_file": Path(report.file).name,
+            "base_sha256": digest({name: state[name] for name in report.loaded}),
+        }
+    for pattern in settings.finetune.freeze:
+        named = [p for name, p in model.named_parameters() if lora.is_meant(name, [pattern])]
+        if not named:
+            what = f"finetune.freeze: no parameter of the model is in {pattern!r}"
+            parts = ", ".join(dict.fromkeys(name.partition(".")[0] for name in model.state_dict()))
+            raise ConfigError(Problem(what, f"its parts are {parts}"))
+        for parameter in named:
+            parameter.requires_grad_(False)
+    return record
+
+
+def _warn_of_idle(modules: list[str], settings: Settings) -> None:
+    """Say which names in the lists match nothing; that none at all matches is an error before."""
+    lists = {"targets": settings.lora.targets, "exclude": settings.lora.exclude}
+    for key, names in lists.items():
+        for name in names if isinstance(names, list) else []:
+            if key == "targets" and not any(lora.is_meant(path, [name]) for path in modules):
+                log.warning("warning: lora.targets: no adapter is at %r, since no linear map there "
+                            "came from the checkpoint", name)  # fmt: skip
+
+
+def put_adapters(model: nn.Module, record: Mapping[str, Any], settings: Settings) -> None:
+    """Put adapters where a checkpoint records them, for its weights to be loaded into."""
+    if record:
+        lora.inject(
+            model,
+            "|".join(map(re.escape, record["modules"])),
+            rank=settings.lora.rank,
+            alpha=settings.lora.alpha,
+            dropout=settings.lora.dropout,
+            rslora=settings.lora.rslora,
+        )
+
+
+def digest(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 of tensors, their names and shapes."""
+    sha = hashlib.sha256()
+    for name in sorted(tensors):
+        value = tensors[name].detach().cpu().contiguous()
+        sha.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+        sha.update(value.view(-1).view(torch.uint8).numpy().tobytes())
+    return sha.hexdigest()
+
+
+def base_tensors(
+    record: Mapping[str, Any], columns: list[int], settings: Settings, path: str | Path, model: Any
+) -> dict[str, Tensor]:
+    """The frozen tensors of an adapter, from the file that it was trained from.
+
+    Args:
+        record: `Checkpoint.lora`.
+        columns: `LoadReport.columns` of its training.
+        settings: Of its training.
+        path: The base.
+        model: A model of the adapter's size, whose GET part is overwritten.
+
+    Raises:
+        CheckpointError: Where the file is not the one that the adapter was trained from.
+    """
+    config = settings.finetune
+    weights = read_get(
+        path,
+        num_heads=config.num_heads,
+        lora_scale=config.lora_scale,
+        trust=config.trust_checkpoint,
+    )
+    adopt(model, weights, columns or None)
+    state = model.state_dict()
+    found = {name: state[name].clone() for name in record["base"] if name in state}
+    if digest(found) != record["base_sha256"]:
+        what = "is not the base that the adapter was trained from"
+        fix = f"give {record['base_file']} (the SHA-256 of its tensors is another)"
+        raise CheckpointError(Problem(what, fix, file=str(path)))
+    return found
+
+
+# -------------------------------------------------------------------------------- what trains
+
+
+def trainable_table(model: nn.Module) -> list[dict[str, Any]]:
+    """Parameters per top-level part of a model, and in total: all, trainable, LoRA, frozen."""
+    rows: dict[str, dict[str, Any]] = {}
+    for name, parameter in model.named_parameters():
+        part = name.partition(".")[0]
+        row = rows.setdefault(part, _row(part))
+        for key in _kinds(name, parameter.requires_grad):
+            row[key] += parameter.numel()
+    total = _row("total")
+    for row in rows.values():
+        for key in ("parameters", "trainable", "lora", "frozen"):
+            total[key] += row[key]
+    return [*rows.values(), total]
+
+
+def _row(part: str) -> dict[str, Any]:
+    return {"module": part, "parameters": 0, "trainable": 0, "lora": 0, "frozen": 0}
+
+
+def _kinds(name: str, trains: bool) -> Iterable[str]:
+    yield "parameters"
+    yield "trainable" if trains else "frozen"
+    if name.rpartition(".")[2] in ("lora_A", "lora_B"):
+        yield "lora"
+
+
+def log_trainable(rows: list[dict[str, Any]]) -> None:
+    """Print the table."""
+    line = "  %-16s %12s %12s %12s %12s"
+    log.info(line, "module", "parameters", "trainable", "LoRA", "frozen")
+    for row in rows:
+        counts = [row[key] for key in ("parameters", "trainable", "lora", "frozen")]
+        log.info(line, row["module"], *(f"{count:,}" for count in counts))
