@@ -196,29 +196,33 @@ def _first_rows(data: ExpressionData) -> np.ndarray:
     return rows
 
 
-def load_expression_data(settings: Settings, need_target: bool = True) -> ExpressionData:
+def load_expression_data(
+    settings: Settings, need_target: bool = True, need_samples: bool = True
+) -> ExpressionData:
     """Read the table that `data.path` names.
 
     Args:
         settings: The `data` and `conditions` sections are read.
         need_target: Whether a table without any target is an error.
+        need_samples: Whether a folder or workbook that holds regions alone is an error.
 
     Raises:
         DataError: With one problem per bad cell, column or row.
     """
-    if settings.data.path is None:
+    config = settings.data
+    if config.path is None:
         raise DataError(Problem("no table is named", "give --data or set data.path"))
-    raw = read_tables(settings.data.path, settings.data.sheet, settings.data.decimal)
+    raw = read_tables(config.path, config.sheet, config.decimal, need_samples)
     fields = fields_from_config(settings.conditions)
     if "long" in raw.tables:
-        data = _build_or_skip(raw, fields, settings.data, need_target)
+        data = _build_or_skip(raw, fields, config, need_target)
     else:
-        data = _build_from_folder(raw, fields, settings.data, need_target)
+        data = _build_from_folder(raw, fields, config, need_target)
     if not data.motif.shape[1] and data.accessibility is None:
         what = "has no motif scores, region features or accessibility"
         fix = "name the motif scores as data.motif_columns"
         raise DataError(Problem(what, fix, file=data.source))
-    data.warnings += _patterns_without_a_column(raw, settings.data)
+    data.warnings += _patterns_without_a_column(raw, config)
     data.warnings += _constant_columns(data)
     return data
 

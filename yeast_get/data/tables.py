@@ -113,20 +113,24 @@ class RawTables:
     fingerprint: str = ""
 
 
-def read_tables(path: str | Path, sheet: str | None = None, decimal: str = ".") -> RawTables:
+def read_tables(
+    path: str | Path, sheet: str | None = None, decimal: str = ".", need_samples: bool = True
+) -> RawTables:
     """Read a long table, a data folder or a workbook.
 
     Args:
         path: A `.csv`, `.tsv`, `.txt` (each also `.gz`) or `.xlsx` file, or a folder.
         sheet: The sheet of a workbook that holds a long table.
         decimal: The decimal sign of text files, `.` or `,`.
+        need_samples: Whether a folder or workbook of regions alone is an error; else it is read
+            as that one table.
 
     Raises:
         DataError: Where the input is missing, not of these kinds, or cannot be parsed.
     """
     path = Path(path)
     if path.is_dir():
-        return _read_folder(path, decimal)
+        return _alone(_read_folder(path, decimal), need_samples, "file")
     if not path.is_file():
         raise DataError(Problem("there is no such file or folder", "check --data", file=str(path)))
     raw = RawTables(str(path), fingerprint=_fingerprint([path]))
@@ -137,6 +141,15 @@ def read_tables(path: str | Path, sheet: str | None = None, decimal: str = ".") 
         raise DataError(Problem(what, "leave data.sheet out", file=str(path)))
     else:
         raw.tables = {"long": read_text_table(path, decimal)}
+    return _alone(raw, need_samples, "sheet")
+
+
+def _alone(raw: RawTables, need_samples: bool, kind: str) -> RawTables:
+    """Regions alone as one table, where that is allowed; else what a folder must hold is there."""
+    if set(raw.tables) == {"regions"} and not need_samples:
+        raw.tables = {"long": raw.tables["regions"]}
+    if "long" not in raw.tables:
+        _check_has(raw.tables, raw.source, kind)
     return raw
 
 
@@ -231,7 +244,6 @@ def _read_folder(folder: Path, decimal: str) -> RawTables:
         if found:
             raw.tables[name] = read_text_table(found[0], decimal)
             files.append(found[0])
-    _check_has(raw.tables, str(folder), "file")
     raw.fingerprint = _fingerprint(files)
     return raw
 
@@ -258,9 +270,7 @@ def _read_workbook(path: Path, sheet: str | None) -> dict[str, RawTable]:
         return {"long": _from_cells(sheets[sheet], file, sheet)}
     if any(name in sheets for name in ("regions", "samples", "expression")):
         known_sheets = {name: cells for name, cells in sheets.items() if name in SHEETS}
-        tables = {name: _from_cells(cells, file, name) for name, cells in known_sheets.items()}
-        _check_has(tables, file, "sheet")
-        return tables
+        return {name: _from_cells(cells, file, name) for name, cells in known_sheets.items()}
     if len(sheets) != 1:
         names = ", ".join(f"{name} ({len(cells)} rows)" for name, cells in sheets.items())
         raise DataError(

@@ -138,7 +138,7 @@ def prepare_pretraining(
         last: The `last.pth` to continue from.
     """
     settings, pretrained = start_from(settings, device)
-    table = load_expression_data(settings, need_target=False)
+    table = load_expression_data(settings, need_target=False, need_samples=False)
     table.log_summary()
     data = regions_only(table)
     of_region = region_parts(table, settings.split)
