@@ -122,7 +122,8 @@ class _Store:
                 except (ValueError, TypeError):
                     raise self.error("is not JSON", "the store is damaged", path) from None
                 if has_shape:
-                    yield path.parent.relative_to(self.path).as_posix(), about
+                    name = path.parent.relative_to(self.path).as_posix()
+                    yield "(root)" if name == "." else name, about
 
     def error(self, what: str, fix: str, file: Path | None = None) -> DataError:
         """What is wrong with this store, or with one of its files."""

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import json
-import shutil
 import sys
-import warnings
 
 import numcodecs
 import numpy as np
 import pandas as pd
 import pytest
-import zarr
 
-from tests.conftest import long_table
+from tests.conftest import as_cube, long_table, write_store
 from yeast_get.config import SplitConfig, settings_from_dict
 from yeast_get.data import zarr_store
 from yeast_get.data.expression_data import load_expression_data
@@ -59,16 +56,10 @@ CUBE = {
 
 @pytest.fixture
 def store(tmp_path):
-    """Write arrays as a zarr store; lists become texts of fixed length."""
+    """Write arrays as a zarr store of this name."""
 
     def store(arrays, zarr_format=3, name="x.zarr", **options):
-        shutil.rmtree(tmp_path / name, ignore_errors=True)
-        group = zarr.create_group(tmp_path / name, zarr_format=zarr_format)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # texts of fixed length are unstable in format 3
-            for key, values in arrays.items():
-                group.create_array(key, data=np.asarray(values), **options.get(key, {}))
-        return tmp_path / name
+        return write_store(tmp_path / name, arrays, zarr_format, **options)
 
     return store
 
@@ -258,23 +249,6 @@ def test_removed_regions_never_shift_the_positions(load):
 # ----------------------------------------------------------------------------------------- cubes
 
 
-def as_cube(long: pd.DataFrame) -> dict:
-    """A long table of whole samples, in the order of its regions, as a `matrix` cube."""
-    features = ["motif_a", "motif_b", "motif_c", "accessibility", "temperature"]
-    media = pd.get_dummies(long["medium"], prefix="medium", dtype=float)
-    drugs = pd.get_dummies(long["drug"], prefix="drug", dtype=float)
-    wide = pd.concat([long[[*features, "drug_concentration"]], media, drugs], axis=1)
-    regions, samples = long["region_id"].unique(), long["sample_id"].unique()
-    shape = (len(samples), len(regions))
-    return {
-        "matrix": wide.to_numpy().reshape(*shape, -1),
-        "feature_names": list(wide.columns),
-        "peak_ids": list(regions),
-        "sample_ids": list(samples),
-        "expression": long["target"].to_numpy().reshape(shape),
-    }
-
-
 def as_folder(long: pd.DataFrame, path):
     """A long table as a data folder, with regions and samples in the order of the table."""
     path.mkdir()
@@ -452,9 +426,9 @@ def test_missing_features_may_be_missing_everywhere(load):
 
 def test_conditions_of_a_cube_have_units_and_limits(load, refused):
     (problem,) = refused(changed(0, slice(None), 2, 0.5) | {"sample_ids": ["a", "b"]},
-                         conditions={"temperature": {"unit": "K"}})  # fmt: skip
+                         conditions={"temperature": {"unit": "degF"}})  # fmt: skip
     assert problem == (
-        "x.zarr, row 1, column temperature: -272.65 degC is outside 0 to 60 for temperature; "
+        "x.zarr, row 1, column temperature: -17.5 degC is outside 0 to 60 for temperature; "
         "correct it, or set conditions.temperature.limits or .unit"
     )
     cube = changed(0, slice(None), 2, 0.5)
@@ -645,7 +619,7 @@ def test_a_store_is_known_by_its_content_and_not_by_its_name(store):
 
 
 @pytest.mark.parametrize("zarr_format", [2, 3])
-def test_other_layouts_are_refused_with_what_was_found(refused, zarr_format):
+def test_other_layouts_are_refused_with_what_was_found(refused, store, zarr_format):
     (problem,) = refused({"X": np.ones((2, 2)), "obs/_index": ["a", "b"]}, zarr_format)
     assert problem == (
         "x.zarr: is a zarr store of no known layout; it holds X, obs/_index; known are GET's "
@@ -659,6 +633,8 @@ def test_other_layouts_are_refused_with_what_was_found(refused, zarr_format):
     )
     (problem,) = refused({}, zarr_format)
     assert "it holds no array; known are" in problem
+    with pytest.raises(DataError, match=r"of no known layout; it holds \(root\); known are"):
+        read(store(CUBE, zarr_format) / "matrix")
     (problem,) = refused(CUBE | GET, zarr_format)
     assert "is a zarr store of more than one layout; it holds atpm/B, atpm/T, data" in problem
 
