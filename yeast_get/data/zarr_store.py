@@ -13,7 +13,7 @@ import json
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
-from itertools import chain
+from itertools import chain, cycle
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,7 @@ _KNOWN = (
 )
 _METADATA = (".zgroup", ".zarray", ".zmetadata", "zarr.json")
 _VALUES_PER_BLOCK = 1 << 23
+"""How many values of a cube are read at a time, where its chunks are smaller."""
 
 
 def is_zarr_store(path: Path) -> bool:
@@ -144,11 +145,27 @@ class _Store:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of string types that zarr calls unstable
                 if name not in self._arrays:
-                    self._arrays[name] = self._zarr.open_array(self.path / name, mode="r")
+                    self._arrays[name] = self._open(name)
                 return np.asarray(self._arrays[name][at])
         except Exception as error:  # zarr and its codecs raise many kinds
             what = f"array {name} cannot be read: {error}"
             raise self.error(what, "write it anew, as plain numbers or texts") from None
+
+    def _open(self, name: str) -> Any:
+        """An array. zarr 3 does not read cells of JSON, which zarr 2 wrote for GetForYeast."""
+        about, folder = self._about[name], self.path / name
+        codecs = [each for each in (*(about.get("filters") or ()), about.get("compressor")) if each]
+        if not codecs or codecs[0]["id"] != "json2" or any(c["id"] == "pickle" for c in codecs):
+            return self._zarr.open_array(folder, mode="r")
+        import numcodecs
+
+        cells: list[Any] = []
+        for number in range(-(-about["shape"][0] // about["chunks"][0])):
+            chunk: Any = (folder / str(number)).read_bytes()
+            for codec in reversed(codecs):
+                chunk = numcodecs.get_codec(codec).decode(chunk)
+            cells += list(chunk)
+        return np.array(cells[: about["shape"][0]], dtype=object)
 
     def numbers(self, name: str, at: Any = ...) -> np.ndarray:
         """The part `at` of an array of numbers."""
@@ -165,34 +182,13 @@ class _Store:
     def texts(self, name: str, count: int) -> np.ndarray:
         """A list of `count` texts [count], None where one is blank."""
         self.check(name, (count,))
-        filters = self._about[name].get("filters") or ()
-        is_json = [each.get("id") for each in filters] == ["json2"]
-        cells = self._json_cells(name) if is_json else self.read(name).tolist()
+        cells = self.read(name).tolist()
         cells = [c.decode("utf-8", "replace") if isinstance(c, bytes) else c for c in cells]
         odd = [cell for cell in cells if isinstance(cell, dict | list)]
         if odd:
             raise self.error(f"array {name} holds {odd[0]}, which is no text", "write plain texts")
         texts = [None if cell is None else str(cell).strip() or None for cell in cells]
         return np.array(texts, dtype=object)
-
-    def _json_cells(self, name: str) -> list[Any]:
-        """A list of format 2 whose cells are JSON, as GetForYeast's; zarr 3 does not read them."""
-        import numcodecs
-
-        about = self._about[name]
-        (length,), (per_chunk,) = about["shape"], about["chunks"]
-        cells: list[Any] = []
-        try:
-            codecs = [numcodecs.get_codec(c) for c in (about["compressor"], *about["filters"]) if c]
-            for start in range(0, length, per_chunk):
-                chunk: Any = (self.path / name / str(start // per_chunk)).read_bytes()
-                for codec in codecs:
-                    chunk = codec.decode(chunk)
-                cells += list(chunk)
-        except Exception as error:  # numcodecs raises many kinds
-            what = f"array {name} cannot be read: {error}"
-            raise self.error(what, "write it anew, as plain texts") from None
-        return cells[:length]
 
 
 def _unique_names(names: Iterable[str | None], file: str) -> list[str]:
@@ -348,15 +344,15 @@ class _Cube:
                 raw.tables["regions"].frame[name] = values[:, 0]
             else:
                 raw.tables["accessibility"] = self._wide(values, name)
-        raw.roles["target"], targets = self._targets(roles.targets, of_cell[len(access) :])
-        for table, values in zip(STRANDS.values(), targets, strict=False):
-            raw.tables[table] = self._wide(values, raw.roles["target"][0])
+        names, targets = self._targets(roles.targets, of_cell[len(access) :])
+        for table, values, name in zip(STRANDS.values(), targets, cycle(names), strict=False):
+            raw.tables[table] = self._wide(values, name)
         if need_target and not len(targets):
             what = f"has no array {' or '.join(LABELS)} and no feature "
             what += " or ".join(config.target_columns or ["target"])
             raise self.store.error(what, "add one of them")
         raw.descriptions = {name: partial(self._described, name) for name in roles.descriptions}
-        raw.roles["descriptions, not used by the model"] = roles.descriptions
+        raw.roles = roles.named() | {"target": names}
 
     def _roles(self, config: DataConfig, fields: list[ConditionField]) -> Roles:
         """What the features are, by their names."""

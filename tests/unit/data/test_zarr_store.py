@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import sys
 
 import numcodecs
@@ -31,7 +32,7 @@ GET = {
     "expression_negative/T": np.array([4, 5, 6], dtype="f4"),
     "tss/T": np.array([[1, 0], [1, 1], [0, 1]], dtype="i1"),
 }
-"""Two cell types; B has no expression, and in T the first peak has a plus TSS alone, and so on."""
+"""Two cell types; B has no expression, and T starts on both strands only at the second peak."""
 
 FEATURES = ["MA0265.1.ABF1", "accessibility", "temperature", "media_SC", "media_YPD"]
 MOTIF, ACCESS = np.array([1, 2, 3]), np.array([[0.1, 0.2, 0.3], [0.4, 0.5, 0.6]])
@@ -475,6 +476,10 @@ def test_targets_may_be_features(load, refused):
     expected = np.array([1, 4, 2, 5, 3, NAN])
     np.testing.assert_array_equal(data.target, np.stack([expected, -expected], axis=1))
     assert data.roles["target"] == ["target_plus", "target_minus"]
+    arrays["matrix"][0, 1, 4] = np.inf
+    assert refused(arrays) == [
+        "x.zarr/target_minus, row 2, column a: 'inf' is not a number; correct the cell"
+    ]
     assert refused(arrays | {"expression": np.ones((2, 3))}) == [
         "x.zarr: holds targets in expression and in target_plus and in target_minus; keep one, or "
         "declare the other as data.description_columns"
@@ -570,12 +575,26 @@ def test_peak_ids_as_zarr_2_wrote_objects(store, codec):
     assert read(path).region_id.tolist() == PEAKS
 
 
-def test_peak_ids_of_another_codec_are_refused_by_name(store):
+class Planted:
+    """What runs a command when it is unpickled."""
+
+    def __reduce__(self):
+        return exec, ("raise KeyboardInterrupt",)
+
+
+def test_pickles_are_refused_by_name_and_never_opened(store):
     path = store(without(CUBE, "peak_ids"), zarr_format=2)
     put_object_array(path, "peak_ids", PEAKS, numcodecs.Pickle(), chunk=3)
-    with pytest.raises(DataError, match="array peak_ids cannot be read: No Zarr data type") as got:
+    described = json.loads((path / "peak_ids" / ".zarray").read_text())
+    (path / "peak_ids" / "0").write_bytes(numcodecs.Zlib(1).encode(pickle.dumps(Planted())))
+    message = "array peak_ids cannot be read: No Zarr data type.*; write it anew, as plain numbers"
+    with pytest.raises(DataError, match=message):
         read(path)
-    assert str(got.value).endswith("write it anew, as plain numbers or texts")
+    described |= {"filters": [numcodecs.JSON().get_config()], "compressor": {"id": "pickle"}}
+    (path / "peak_ids" / ".zarray").write_text(json.dumps(described))
+    (path / "peak_ids" / "0").write_bytes(pickle.dumps(Planted()))
+    with pytest.raises(DataError, match=message):
+        read(path)
 
 
 def test_ids_that_are_no_texts_are_refused(store):
