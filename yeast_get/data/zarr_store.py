@@ -42,7 +42,7 @@ _KNOWN = (
     "expression_negative, tss with an array per cell type) and a cube region_motif or matrix "
     "[samples, regions, features] with peak_ids"
 )
-_METADATA = (".zgroup", ".zarray", ".zmetadata", "zarr.json")
+_METADATA = (".zgroup", ".zarray", "zarr.json")
 _VALUES_PER_BLOCK = 1 << 23
 """How many values of a cube are read at a time, where its chunks are smaller."""
 
@@ -143,7 +143,7 @@ class _Store:
         """The part `at` of an array."""
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of string types that zarr calls unstable
+                warnings.simplefilter("ignore")  # of types and codecs that zarr calls unstable
                 if name not in self._arrays:
                     self._arrays[name] = self._open(name)
                 return np.asarray(self._arrays[name][at])
@@ -337,7 +337,6 @@ class _Cube:
         of_region, of_sample, of_cell = self._divide(fixed, shared, [*access, *roles.targets])
         raw.tables["regions"] = _table(self.regions, REGION_ID_HEADERS, of_region, fixed, file)
         raw.tables["samples"] = _table(self.samples, ("sample_id",), of_sample, shared, file)
-        raw.tables["samples"].frame[roles.dropped] = np.nan  # known, and not read
         for name in access:
             values = of_cell[0]
             if _alike(values, values[:, :1]).all():

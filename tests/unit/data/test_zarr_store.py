@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import pickle
 import sys
+import warnings
 
 import numcodecs
 import numpy as np
 import pandas as pd
 import pytest
+from zarr.codecs.numcodecs import Zlib
 
 from tests.conftest import as_cube, long_table, write_store
 from yeast_get.config import SplitConfig, settings_from_dict
@@ -275,7 +277,7 @@ def test_a_folder_and_a_cube_give_the_same_data(load, tmp_path, zarr_format):
     cube, folder = load(as_cube(long), zarr_format), read(as_folder(long, tmp_path / "folder"))
     for name in ARRAYS:
         np.testing.assert_array_equal(getattr(cube, name), getattr(folder, name), name)
-    pd.testing.assert_frame_equal(cube.conditions, folder.conditions)
+    pd.testing.assert_frame_equal(cube.conditions, folder.conditions, check_exact=True)
     assert cube.is_grid
     assert cube.motif_names == folder.motif_names
     assert cube.fields == folder.fields
@@ -330,7 +332,7 @@ def test_accessibility_that_is_the_same_in_all_samples_is_per_region(load):
 
 def test_names_come_from_the_file_of_the_yaml(load, refused, tmp_path, monkeypatch):
     arrays = without(CUBE, "motif_names")
-    (tmp_path / "names.txt").write_text("\n".join(FEATURES) + "\n", encoding="utf-8")
+    (tmp_path / "names.txt").write_text("\n".join(FEATURES) + "\n\n", encoding="utf-8-sig")
     monkeypatch.chdir(tmp_path)
     data = load(arrays, feature_names="names.txt")
     assert data.motif_names == ["MA0265.1.ABF1"]
@@ -620,6 +622,20 @@ def test_a_damaged_list_of_texts_is_refused(store):
 @pytest.mark.parametrize("zarr_format", [2, 3])
 def test_texts_of_all_kinds(load, ids, zarr_format):
     assert load(CUBE | {"peak_ids": ids}, zarr_format).region_id.tolist() == PEAKS
+
+
+def test_bytes_are_utf_8(load):
+    ids = np.array([each.encode() for each in ("30 °C", "37 °C")])
+    assert load(CUBE | {"sample_ids": ids}).sample_id.tolist() == ["30 °C", "37 °C"]
+
+
+@pytest.mark.filterwarnings("ignore:Numcodecs codecs")  # when it is written
+def test_a_codec_that_zarr_warns_of_is_read_in_silence(store):
+    path = store(CUBE, matrix={"compressors": [Zlib(level=1)]})
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        assert read(path).motif.tolist() == [[1], [2], [3]]
+    assert caught == []
 
 
 def test_numbers_are_ids_too(load):
