@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import shutil
+import warnings
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+import zarr
 
 import evaluate_yeast
 import train_yeast
@@ -69,6 +72,34 @@ def long_table(regions: int = 40, seed: int = 0) -> pd.DataFrame:
                     }
                 )
     return pd.DataFrame(rows)
+
+
+def as_cube(long: pd.DataFrame) -> dict[str, object]:
+    """The small long table with sample ids as the arrays of a `matrix` cube, in its order."""
+    features = ["motif_a", "motif_b", "motif_c", "accessibility", "temperature"]
+    media = pd.get_dummies(long["medium"], prefix="medium", dtype=float)
+    drugs = pd.get_dummies(long["drug"], prefix="drug", dtype=float)
+    wide = pd.concat([long[[*features, "drug_concentration"]], media, drugs], axis=1)
+    regions, samples = long["region_id"].unique(), long["sample_id"].unique()
+    shape = (len(samples), len(regions))
+    return {
+        "matrix": wide.to_numpy().reshape(*shape, -1),
+        "feature_names": list(wide.columns),
+        "peak_ids": list(regions),
+        "sample_ids": list(samples),
+        "expression": long["target"].to_numpy().reshape(shape),
+    }
+
+
+def write_store(path: Path, arrays: dict[str, object], zarr_format: int = 3, **options) -> Path:
+    """Write arrays as a zarr store; `options` are those of arrays, by name."""
+    shutil.rmtree(path, ignore_errors=True)
+    group = zarr.create_group(path, zarr_format=zarr_format)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of texts of fixed length, which format 3 calls unstable
+        for name, values in arrays.items():
+            group.create_array(name, data=np.asarray(values), **options.get(name, {}))
+    return path
 
 
 @pytest.fixture

@@ -71,6 +71,7 @@ class DataConfig(Section):
 
     path: str | None = None
     sheet: str | None = None
+    feature_names: str | None = None
     motif_columns: list[str] = []
     region_feature_columns: list[str] = []
     description_columns: list[str] = []
@@ -440,7 +441,7 @@ def settings_for_evaluation(
     merged = _Source()
     for section, value in settings_from_dict(stored, "the checkpoint").to_dict().items():
         merged.put((section,), value, "the checkpoint", None)
-    merged.values["data"] |= {"path": None, "sheet": None}  # those of another table
+    merged.values["data"] |= dict.fromkeys(("path", "sheet", "feature_names"))  # another table's
     problems = []
     for key in _leaves(given.values):
         value, trained = _value_at(given.values, key), _value_at(merged.values, key)

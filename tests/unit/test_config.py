@@ -547,6 +547,9 @@ def test_a_second_dose_of_one_drug_is_refused():
 
 
 def test_an_evaluation_does_not_take_over_the_sheet_of_the_training_table():
-    stored = load_settings(None, ["data.sheet=A", "data.path=x.xlsx"]).to_dict()
-    settings = settings_for_evaluation(stored, None, [], {"data.path": "t.csv"})
+    given = ["data.sheet=A", "data.path=x.xlsx", "data.feature_names=names.txt"]
+    settings = settings_for_evaluation(
+        load_settings(None, given).to_dict(), None, [], {"data.path": "t.csv"}
+    )
     assert (settings.data.path, settings.data.sheet) == ("t.csv", None)
+    assert settings.data.feature_names is None

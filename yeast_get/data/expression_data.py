@@ -10,6 +10,7 @@ import logging
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,7 @@ from yeast_get.data.conditions import (
 )
 from yeast_get.data.roles import Roles, assign_roles, matches
 from yeast_get.data.tables import REGION_ID_HEADERS, RawTable, RawTables, read_tables
+from yeast_get.data.zarr_store import is_zarr_store, read_store
 from yeast_get.errors import DataError, Problem
 
 log = logging.getLogger(__name__)
@@ -59,7 +61,8 @@ class ExpressionData:
         sample_index: [N] int32.
         target: [N,T] float32 in the units of the input, NaN = not measured.
         target_names: T names; `target`, or `plus` and `minus`.
-        row: [N] int64, row number in the source file (header = row 1).
+        row: [N] int64, row number in the source file (header = row 1); in a folder, of the region
+            in its table; in a zarr store, which region of the store it is, counted from 1.
         descriptions: Values of description columns by name, each [N].
         is_grid: Whether the observations are every region times every sample, region-major.
         roles: Role -> columns, as assigned.
@@ -212,8 +215,11 @@ def load_expression_data(
     config = settings.data
     if config.path is None:
         raise DataError(Problem("no table is named", "give --data or set data.path"))
-    raw = read_tables(config.path, config.sheet, config.decimal, need_samples)
-    fields = fields_from_config(settings.conditions)
+    path, fields = Path(config.path), fields_from_config(settings.conditions)
+    if is_zarr_store(path):
+        raw, config = read_store(path, config, fields, need_target)
+    else:
+        raw = read_tables(path, config.sheet, config.decimal, need_samples)
     if "long" in raw.tables:
         data = _build_or_skip(raw, fields, config, need_target)
     else:
@@ -222,13 +228,16 @@ def load_expression_data(
         what = "has no motif scores, region features or accessibility"
         fix = "name the motif scores as data.motif_columns"
         raise DataError(Problem(what, fix, file=data.source))
-    data.warnings += _patterns_without_a_column(raw, config)
+    data.warnings += _patterns_without_a_column(raw, settings.data)
+    if settings.data.feature_names != raw.names_file:
+        data.warnings.append("data.feature_names is not used: the features of the input have names")
     data.warnings += _constant_columns(data)
     return data
 
 
 def _patterns_without_a_column(raw: RawTables, config: DataConfig) -> list[str]:
     headers = [column for table in raw.tables.values() for column in table.frame.columns]
+    headers += raw.descriptions
     lists = {
         "motif_columns": config.motif_columns,
         "region_feature_columns": config.region_feature_columns,
@@ -446,6 +455,7 @@ def _build_from_folder(
     problems = _unique_ids(regions, region_ids, region_roles.region_id or "")
     problems += _unique_ids(samples, sample_ids, sample_roles.sample_id or "")
     conditions, bad, warnings = _read_condition_columns(samples, sample_roles, fields)
+    warnings += raw.warnings
     problems += bad
     motif, bad = _columns(regions, [*region_roles.motifs, *region_roles.region_features])
     problems += bad
@@ -463,7 +473,7 @@ def _build_from_folder(
     warnings += said
     if "genes" in raw.tables:
         warnings.append("genes is not used: scores are per region in this version")
-    roles: dict[str, list[str]] = region_roles.named() | sample_roles.named() | {"target": names}
+    roles = region_roles.named() | sample_roles.named() | {"target": names} | raw.roles
     return ExpressionData(
         source=raw.source,
         fingerprint=raw.fingerprint,
@@ -482,7 +492,8 @@ def _build_from_folder(
         target_names=_target_names(len(names)),
         row=np.repeat(rows, len(sample_ids)),
         descriptions={n: _later(regions, n, region_index) for n in region_roles.descriptions}
-        | {n: _later(samples, n, sample_index) for n in sample_roles.descriptions},
+        | {n: _later(samples, n, sample_index) for n in sample_roles.descriptions}
+        | raw.descriptions,
         is_grid=True,
         roles={role: columns for role, columns in roles.items() if columns},
         warnings=warnings,

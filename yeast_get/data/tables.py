@@ -11,7 +11,7 @@ import gzip
 import hashlib
 import warnings
 import zlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
@@ -106,11 +106,20 @@ class RawTables:
         tables: By name: `long` alone, or names of `SHEETS`.
         source: What the user gave as `--data`.
         fingerprint: SHA-256 over the bytes of the files, in the order they were read.
+        descriptions: Description columns that stand in no table, by name: a text per region and
+            sample, region-major, read only if somebody asks for it.
+        roles: Role -> columns, for people, where it is not what the tables show.
+        names_file: The file that named the features of an input without names of its own.
+        warnings: What the user should know about the input.
     """
 
     source: str
     tables: dict[str, RawTable] = field(default_factory=dict)
     fingerprint: str = ""
+    descriptions: dict[str, Callable[[], np.ndarray]] = field(default_factory=dict)
+    roles: dict[str, list[str]] = field(default_factory=dict)
+    names_file: str | None = None
+    warnings: list[str] = field(default_factory=list)
 
 
 def read_tables(
@@ -133,7 +142,7 @@ def read_tables(
         return _alone(_read_folder(path, decimal), need_samples, "file")
     if not path.is_file():
         raise DataError(Problem("there is no such file or folder", "check --data", file=str(path)))
-    raw = RawTables(str(path), fingerprint=_fingerprint([path]))
+    raw = RawTables(str(path), fingerprint=fingerprint([path]))
     if path.suffix.lower() in _EXCEL_SUFFIXES:
         raw.tables = _read_workbook(path, sheet)
     elif sheet is not None:
@@ -244,7 +253,7 @@ def _read_folder(folder: Path, decimal: str) -> RawTables:
         if found:
             raw.tables[name] = read_text_table(found[0], decimal)
             files.append(found[0])
-    raw.fingerprint = _fingerprint(files)
+    raw.fingerprint = fingerprint(files)
     return raw
 
 
@@ -346,7 +355,8 @@ def _check_has(tables: dict[str, RawTable], file: str, kind: str) -> None:
         )
 
 
-def _fingerprint(files: Iterable[Path]) -> str:
+def fingerprint(files: Iterable[Path]) -> str:
+    """SHA-256 over the bytes of files, in their order."""
     digest = hashlib.sha256()
     for path in files:
         with path.open("rb") as handle:
