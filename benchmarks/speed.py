@@ -8,16 +8,13 @@ prints one table and appends it, with date, versions and machine, to benchmarks/
 from __future__ import annotations
 
 import argparse
-import csv
-import datetime
 import os
-import platform
-import resource
 import time
 from pathlib import Path
 
 import numpy as np
 import torch
+from results import peak_megabytes, record
 
 from yeast_get.batch import Batch
 from yeast_get.config import load_settings
@@ -75,7 +72,7 @@ def main() -> None:
     predict(model, YeastDataset(table, schema), wanted, size)
     figures["prediction, rows/s"] = wanted.sum() / (time.perf_counter() - started)
     figures["peak memory, MB"] = peak_megabytes()
-    report(figures, arguments.data)
+    record(figures, Path(arguments.data).name)
 
 
 def train_step(
@@ -86,25 +83,6 @@ def train_step(
     (value / max(int(batch.target_mask.sum()), 1)).backward()
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
-
-
-def peak_megabytes() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-
-
-def report(figures: dict[str, float], data: str) -> None:
-    path = Path(__file__).with_name("results.csv")
-    is_new = not path.exists()
-    now = datetime.datetime.now().isoformat(timespec="seconds")
-    machine = f"{platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads"
-    with path.open("a", newline="", encoding="utf-8") as handle:
-        writer = csv.writer(handle)
-        if is_new:
-            writer.writerow(["date", "torch", "machine", "data", "figure", "value"])
-        for name, value in figures.items():
-            print(f"{name:34s} {value:12.1f}")
-            row = [now, torch.__version__, machine, Path(data).name, name, f"{value:.4g}"]
-            writer.writerow(row)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import json
 import re
 import shlex
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -62,6 +63,9 @@ def run(command: str) -> None:
     if command.startswith(SET_UP):
         return  # what .ci/run does
     name, *arguments = shlex.split(command)
+    if name == ".venv/bin/python":
+        subprocess.run([sys.executable, *arguments], check=True)
+        return
     commands = {
         ".venv/bin/train_yeast": train_yeast.main,
         ".venv/bin/evaluate_yeast": evaluate_yeast.main,
@@ -79,6 +83,29 @@ def test_the_example_scores_near_the_best_possible(example, root):
     said = number_after("report about", root / "README.md")
     assert scores["overall"]["pearson"] == pytest.approx(said, abs=0.015)
     assert scores["beats_best_baseline_by"]["pearson"] > 0.3
+
+
+@pytest.mark.slow
+def test_the_lora_chapter_runs_and_shows_what_it_says(example, root):
+    scores = json.loads((example / "yeast_lora_eval" / "metrics.json").read_text())
+    said = number_after("On the example LoRA reaches about", root / "README.md")
+    assert scores["overall"]["pearson"] == pytest.approx(said, abs=0.015)
+    held = json.loads((example / "yeast_lora_finetune" / "manifest.json").read_text())
+    assert held["pretrained"]["region_embed"] == "45 of 45 input columns taken from the file"
+    assert held["model"]["frozen"] > held["model"]["trainable"] > held["model"]["lora"] > 0
+
+
+@pytest.mark.slow
+def test_the_worked_example_of_a_published_file_shows_what_it_says(example, root):
+    text = (root / "docs" / "get_checkpoints.md").read_text("utf-8")
+    log = (example / "get_lora" / "train.log").read_text("utf-8")
+    said = [line for block in re.findall(r"```text\n(.*?)```", text, re.DOTALL)[1:]
+            for line in block.splitlines()]  # fmt: skip
+    assert len(said) == 9
+    for line in said:
+        assert line.strip() in log
+    assert (example / "back_to_get.pth").exists()
+    assert (example / "get_lora_eval" / "metrics.json").exists()
 
 
 @pytest.mark.slow

@@ -237,7 +237,8 @@ def test_lora_dropout_and_scale_change_the_run(train, base, table_path):
 
 def test_targets_and_exclude_choose_the_maps(train, base, table_path, capsys):
     lora = (f"finetune.checkpoint={base}", "lora.enabled=true")
-    run = train(table_path, *lora, "lora.targets=[attn.qkv, mlp]", "lora.exclude=[blocks.1.mlp]")
+    run = train(table_path, *lora, "lora.targets=[attn.qkv, mlp]", "lora.exclude=[blocks.1.mlp, x]")
+    assert "warning: lora.exclude: there is no linear map at x" in capsys.readouterr().out
     modules = Checkpoint.load(run / "best_model.pth").lora["modules"]
     block = "encoder.blocks."
     assert modules == [
@@ -396,7 +397,7 @@ def test_checking_a_table_and_a_checkpoint_shows_what_would_train(base, table_pa
     said = capsys.readouterr().out
     assert "4 of 4 input columns taken from the file" in said
     assert "module" in said
-    assert "warning: lora.targets: no adapter is at 'head_exp'" in said
+    assert "no adapter is at head_exp: no linear map there came from the checkpoint" in said
     assert "nothing was written" in said
 
 

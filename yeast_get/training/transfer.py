@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from yeast_get.config import FinetuneConfig, Settings
+from yeast_get.config import FinetuneConfig, LoraConfig, Settings
 from yeast_get.data.expression_data import ExpressionData
 from yeast_get.data.features import FeatureSchema
 from yeast_get.errors import CheckpointError, ConfigError, Problem
@@ -168,7 +168,7 @@ def _scale_notes(pretrained: Pretrained, schema: FeatureSchema) -> list[str]:
 def seen_in_pretraining(weights: GetWeights, data: ExpressionData, wanted: np.ndarray) -> str:
     """How many of the regions of the wanted observations [N] the checkpoint was pretrained on."""
     if weights.trained_regions is None:
-        return "it does not tell which regions it was pretrained on"
+        return "the file does not tell which regions it was pretrained on"
     regions = np.unique(data.region_index[wanted])
     seen = np.isin(data.region_hash[regions], weights.trained_regions.numpy()).sum()
     return (
@@ -225,7 +225,7 @@ def adapt(model: YeastTransformer, report: LoadReport, settings: Settings) -> di
         except (ValueError, re.error) as error:
             fix = "name modules of the encoder, such as encoder or attn.qkv"
             raise ConfigError(Problem(f"lora.targets: {error}", fix)) from None
-        _warn_of_idle(modules, settings)
+        _say_what_is_idle(model, modules, config)
         for name in report.loaded:
             model.get_parameter(name).requires_grad_(False)
         if config.freeze_dropout:
@@ -248,14 +248,15 @@ def adapt(model: YeastTransformer, report: LoadReport, settings: Settings) -> di
     return record
 
 
-def _warn_of_idle(modules: list[str], settings: Settings) -> None:
-    """Say which names in the lists match nothing; that none at all matches is an error before."""
-    lists = {"targets": settings.lora.targets, "exclude": settings.lora.exclude}
-    for key, names in lists.items():
-        for name in names if isinstance(names, list) else []:
-            if key == "targets" and not any(lora.is_meant(path, [name]) for path in modules):
-                log.warning("warning: lora.targets: no adapter is at %r, since no linear map there "
-                            "came from the checkpoint", name)  # fmt: skip
+def _say_what_is_idle(model: nn.Module, modules: list[str], config: LoraConfig) -> None:
+    """Name the entries of the lists that match nothing; no match at all is an error before."""
+    linear = [path for path, part in model.named_modules() if isinstance(part, nn.Linear)]
+    for name in config.targets if isinstance(config.targets, list) else []:
+        if not any(lora.is_meant(path, [name]) for path in modules):
+            log.info("no adapter is at %s: no linear map there came from the checkpoint", name)
+    for name in config.exclude if isinstance(config.exclude, list) else []:
+        if not any(lora.is_meant(path, [name]) for path in linear):
+            log.warning("warning: lora.exclude: there is no linear map at %s", name)
 
 
 def put_adapters(model: nn.Module, record: Mapping[str, Any], settings: Settings) -> None:

@@ -429,3 +429,75 @@ def test_accessibility_that_did_not_vary_in_training_is_ignored_and_said(fit, lo
     said = schema.unseen(other)  # the constant column that is missing is no reason to fail
     assert "are ignored here, where they do: accessibility" in said[0]
     assert not schema.accessibility_inputs(other).any()
+
+
+# ------------------------------------------------------------------- from a pretrained model
+
+INHERITED = {
+    "names": ["MOTIF_A", "gc", "motif_b (present)", "accessibility", "motif_c"],
+    "center": [3.0, 0.5, 0.0, 0.25, 1.0],
+    "offset": [1.0, 0.5, 0.0, 0.1, 0.0],
+    "scale": [2.0, 0.1, 1.0, 0.5, float("inf")],
+}
+
+
+def test_the_input_columns_are_those_of_the_batch_in_its_order(fit):
+    table = TABLE.copy()
+    table.loc[[1, 5], "accessibility"] = np.nan
+    schema, data = fit(table)
+    columns = schema.input_columns()
+    assert columns["names"] == [
+        "motif_a", "motif_b", "motif_c", "gc", "motif_b (present)", "accessibility (present)",
+        "accessibility",
+    ]  # fmt: skip
+    inputs = np.concatenate(
+        [schema.region_inputs(data), schema.accessibility_inputs(data)[:, 0]], axis=1
+    )
+    assert len(columns["scale"]) == inputs.shape[1]
+    offset, scale = np.array(columns["offset"]), np.array(columns["scale"])
+    raw = np.column_stack([data.motif, inputs[:, 4:6], data.accessibility])
+    known = ~np.isnan(raw)
+    np.testing.assert_allclose(inputs[known], ((raw - offset) / scale)[known], rtol=1e-5, atol=1e-6)
+
+
+def test_columns_of_a_pretrained_model_keep_its_scales(load):
+    data, settings = load()
+    plain = FeatureSchema.fit(data, TRAIN, settings)
+    schema = FeatureSchema.fit(data, TRAIN, settings, INHERITED)
+    assert schema.offset == [1.0, plain.offset[1], 0.0, 0.5]
+    assert schema.scale == [2.0, plain.scale[1], float("inf"), 0.1]
+    assert schema.center == [3.0, plain.center[1], 1.0, 0.5]
+    assert schema.accessibility == {"center": 0.25, "offset": 0.1, "scale": 0.5, "presence": 0.0}
+    assert schema.constant == plain.constant == ["motif_c"]
+
+
+def test_a_presence_column_of_a_pretrained_model_comes_back_without_gaps(load):
+    data, settings = load(TABLE.fillna({"motif_b": 1.0}))
+    assert FeatureSchema.fit(data, TRAIN, settings).with_presence == []
+    schema = FeatureSchema.fit(data, TRAIN, settings, INHERITED)
+    assert schema.with_presence == [1]
+    assert (schema.region_inputs(data)[:, -1] == 1).all()
+
+
+@pytest.mark.parametrize(
+    ("motif_scale", "seen"), [("max", [1.0, 1.0]), ("none", [5.0, 0.7]), ("standard", [0.0, 0.0])]
+)
+def test_a_constant_column_is_worth_something_to_a_model_that_knows_its_name(
+    load, motif_scale, seen
+):
+    """GET calls an accessibility of 1 everywhere binary, and its weights use it."""
+    data, settings = load(TABLE.assign(accessibility=0.7), data={"motif_scale": motif_scale})
+    names = {"names": ["motif_c", "accessibility"]}
+    schema = FeatureSchema.fit(data, TRAIN, settings, names)
+    shown = [schema.region_inputs(data)[0, 2], schema.accessibility_inputs(data)[0, 0, 0]]
+    np.testing.assert_allclose(shown, seen, rtol=1e-6)
+    unknown = FeatureSchema.fit(data, TRAIN, settings)
+    assert unknown.region_inputs(data)[0, 2] == unknown.accessibility_inputs(data)[0, 0, 0] == 0
+    assert schema.constant == unknown.constant == ["motif_c", "accessibility"]
+
+
+def test_without_targets_a_schema_is_fitted_all_the_same(load):
+    data, settings = load(TABLE.drop(columns="target"), need_target=False)
+    schema = FeatureSchema.fit(data, TRAIN, settings, with_target=False)
+    assert (schema.target_mean, schema.target_sd) == ([0.0], [1.0])
+    assert schema.motif_names == ["motif_a", "motif_b", "motif_c"]

@@ -21,6 +21,7 @@ from yeast_get.data.splits import (
     conditions_line,
     make_split,
     region_groups,
+    region_parts,
     split_line,
 )
 from yeast_get.errors import DataError
@@ -466,3 +467,38 @@ def test_baselines_know_a_condition_that_fits_only_one_of_training(load, data):
     more = load(big_table().assign(carbon_source="glucose"))
     assert (rows.condition_key(more) == data.signature).all()
     assert (more.signature != data.signature).all()
+
+
+# ------------------------------------------------------------------- regions for pretraining
+
+
+@pytest.mark.parametrize("by", ["region", "region_and_condition", "chromosome"])
+def test_regions_have_the_part_that_a_later_training_gives_them(load, by):
+    data = load(big_table())
+    config = settings_from_dict({"split": {"by": by, "seed": 3}}, "x").split
+    parts, later = region_parts(data, config), make_split(data, config)
+    known = later != UNUSED
+    assert (parts[data.region_index][known] == later[known]).all()
+    assert set(parts.tolist()) == {TRAIN, VAL, TEST}
+
+
+def test_a_column_of_regions_holds_them_out_and_one_of_samples_does_not(load):
+    data = load(big_table())
+    values = {"by": "column", "column": "batch", "test": ["b3"], "val": ["b4"]}
+    config = settings_from_dict({"split": values}, "x").split
+    batch = np.array([f"b{i % 10}" for i in range(60)])
+    parts = region_parts(data, config)
+    assert (parts == TEST).tolist() == (batch == "b3").tolist()
+    assert (parts == VAL).tolist() == (batch == "b4").tolist()
+    for split in ({"by": "condition"}, {"by": "random"}, {"by": "column", "column": "sample_id"}):
+        of_samples = settings_from_dict({"split": split}, "x").split
+        of_regions = settings_from_dict({"split": {"by": "region"}}, "x").split
+        assert (region_parts(data, of_samples) == region_parts(data, of_regions)).all()
+
+
+def test_regions_without_expression_have_a_part_too(load):
+    table = big_table()
+    table["target"] = np.nan
+    data = load(table.drop(columns="target").assign(target=np.nan))
+    parts = region_parts(data, settings_from_dict({}, "x").split)
+    assert set(parts.tolist()) == {TRAIN, VAL, TEST}

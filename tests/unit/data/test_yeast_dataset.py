@@ -10,9 +10,15 @@ import torch
 from tests.conftest import long_table
 from yeast_get.batch import Batch
 from yeast_get.config import AugmentationConfig, settings_from_dict
-from yeast_get.data.expression_data import load_expression_data
+from yeast_get.data.expression_data import load_expression_data, regions_only
 from yeast_get.data.features import FeatureSchema
-from yeast_get.data.yeast_dataset import EpochSampler, WindowPlan, YeastDataset, batches
+from yeast_get.data.yeast_dataset import (
+    EpochSampler,
+    MaskedRegionDataset,
+    WindowPlan,
+    YeastDataset,
+    batches,
+)
 from yeast_get.errors import DataError
 
 
@@ -444,3 +450,90 @@ def test_noise_leaves_alone_what_did_not_vary_in_training(load):
     assert not batch.motif[..., 1].any()
     assert not batch.accessibility.any()
     assert batch.motif[..., 0].any()
+
+
+# ---------------------------------------------------------------------------- masked regions
+
+
+@pytest.fixture
+def masked(load):
+    """Regions for pretraining, in windows of 8, with a share of them to hide."""
+
+    def make(ratio=0.5, seed=0, augmentation=None, wanted=None):
+        data, _ = load(long_table())
+        data = regions_only(data)
+        settings = settings_from_dict({}, "x")
+        schema = FeatureSchema.fit(data, data.measured, settings, with_target=False)
+        dataset = MaskedRegionDataset(data, ratio, schema, 8, "cpu", augmentation, seed)
+        dataset.use(data.measured if wanted is None else wanted(data))
+        return data, schema, dataset
+
+    return make
+
+
+def test_what_is_hidden_is_the_target_and_nothing_else(masked):
+    data, schema, dataset = masked()
+    inputs = np.concatenate(
+        [schema.region_inputs(data), schema.accessibility_inputs(data)[:, 0]], axis=1
+    )
+    hidden = 0
+    for batch in all_batches(dataset):
+        assert (batch.target_mask.any(-1) == batch.target_mask.all(-1)).all()
+        for b, r in batch.region_mask.nonzero().tolist():
+            region = int(batch.region_index[b, r])
+            seen = torch.cat((batch.motif[b, r], batch.accessibility[b, r])).numpy()
+            np.testing.assert_array_equal(seen, inputs[region])  # the model hides it, not the batch
+            if batch.target_mask[b, r].any():
+                hidden += 1
+                np.testing.assert_array_equal(batch.target[b, r].numpy(), inputs[region])
+            else:
+                assert not batch.target[b, r].any()
+    assert 8 < hidden < 32  # of 40
+
+
+def test_only_wanted_regions_are_hidden_and_padding_never(masked):
+    _, _, dataset = masked(ratio=0.999, wanted=lambda data: data.region_index % 3 == 0)
+    for batch in all_batches(dataset):
+        hidden = batch.target_mask.any(-1)
+        assert not (hidden & ~batch.region_mask).any()
+        assert (batch.region_index[hidden] % 3 == 0).all()
+    assert all_batches(dataset)[0].target_mask.any()
+
+
+def test_hiding_is_a_function_of_seed_epoch_and_region(masked):
+    data, _, dataset = masked()
+
+    def hidden(dataset, epoch, size):
+        dataset.use(data.measured, epoch)
+        parts = all_batches(dataset, size)
+        regions = [b.region_index[b.target_mask.any(-1)] for b in parts]
+        return sorted(torch.cat(regions).tolist())
+
+    assert hidden(dataset, 1, 4) == hidden(dataset, 1, 2)
+    assert hidden(dataset, 1, 4) != hidden(dataset, 2, 4)
+    assert hidden(dataset, 1, 4) != hidden(masked(seed=1)[2], 1, 4)
+    few, many = masked(ratio=0.1)[2], masked(ratio=0.9)[2]
+    assert len(hidden(few, 1, 4)) < len(hidden(many, 1, 4))
+
+
+def test_noise_is_on_what_is_seen_and_never_on_the_target(masked):
+    plain = all_batches(masked()[2])
+    noisy = all_batches(masked(augmentation=make_augmentation(motif_noise=0.5))[2])
+    for one, other in zip(plain, noisy, strict=True):
+        assert torch.equal(one.target, other.target)
+        assert not torch.equal(one.motif, other.motif)
+
+
+def test_regions_only_are_one_observation_each_or_one_per_sample(load):
+    table = long_table()
+    data, _ = load(table)
+    alone = regions_only(data)
+    assert (alone.num_observations, alone.num_samples, alone.is_grid) == (40, 1, True)
+    assert alone.measured.all()
+    assert alone.row.tolist() == list(range(2, 42))
+    table["accessibility"] += table["temperature"] / 100
+    varying, _ = load(table)
+    alone = regions_only(varying)
+    assert alone.num_observations == 40 * varying.num_samples
+    first, second = alone.region_index[:2].tolist(), alone.sample_index[:2].tolist()
+    assert (first, second) == ([0, 0], [0, 1])
