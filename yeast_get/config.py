@@ -719,14 +719,29 @@ def _contradictions(settings: Settings) -> Iterator[tuple[str, str, str]]:
         yield ("split.fractions", f"{split.fractions} leave a part empty", "give each a share")
     yield from _split_contradictions(split)
     yield from _field_contradictions(settings.conditions)
-    if settings.lora.enabled and settings.finetune.checkpoint is None:
+    yield from _pretrained_contradictions(settings)
+    if settings.task.stage == "pretrain":
+        yield from _pretraining_contradictions(settings)
+
+
+def _pretrained_contradictions(settings: Settings) -> Iterator[tuple[str, str, str]]:
+    """What needs a pretrained checkpoint, and there is none."""
+    given = settings.finetune
+    if given.checkpoint is not None:
+        return
+    if settings.lora.enabled:
         yield (
             "lora.enabled",
             "adapters need a pretrained base, and without finetune.checkpoint it would be random",
             "name a checkpoint, or train in full",
         )
-    if settings.task.stage == "pretrain":
-        yield from _pretraining_contradictions(settings)
+    for key in ("num_heads", "feature_names", "freeze", "trust_checkpoint"):
+        if getattr(given, key):
+            yield (
+                f"finetune.{key}",
+                "says something about finetune.checkpoint, which is not given",
+                "name a checkpoint, or leave it out",
+            )
 
 
 def _pretraining_contradictions(settings: Settings) -> Iterator[tuple[str, str, str]]:

@@ -351,6 +351,23 @@ def test_freeze_holds_what_it_names(train, base, table_path, capsys):
     with pytest.raises(SystemExit):
         train(table_path, f"finetune.checkpoint={base}", "finetune.freeze=[encode]", output="x")
     assert "finetune.freeze: no parameter of the model is in 'encode'" in capsys.readouterr().err
+    everything = "[cls_token,region_embed,encoder,feature_encoder,fusion,head]"
+    with pytest.raises(SystemExit):
+        train(
+            table_path, f"finetune.checkpoint={base}", f"finetune.freeze={everything}", output="n"
+        )
+    assert "finetune.freeze leaves nothing to train" in capsys.readouterr().err
+    lora = ("lora.enabled=true", f"finetune.freeze={everything}")
+    said = manifest(train(table_path, f"finetune.checkpoint={base}", *lora, output="lora"))["model"]
+    assert said["trainable"] == said["lora"] > 0
+
+
+def test_freeze_holds_in_pretraining_too(train, base, table_path):
+    again = train(table_path, *PRETRAIN, f"finetune.checkpoint={base}",
+                  "finetune.freeze=[encoder.blocks.0]", output="again")  # fmt: skip
+    before, after = weights(base), weights(again / "last.pth")
+    for name in before:
+        assert torch.equal(before[name], after[name]) == name.startswith("encoder.blocks.0.")
 
 
 def test_full_fine_tuning_starts_from_the_file_and_moves_it(train, base, table_path):
@@ -375,6 +392,15 @@ def test_a_run_of_ours_is_a_base_too(train, base, tuned, table_path):
     assert {name.partition(".")[0] for name in said["left_out"]} == {
         "feature_encoder", "fusion", "head",
     }  # fmt: skip
+    log = (run / "train.log").read_text()
+    assert "0 of the 36 test rows were trained or validated on when the file was made" in log
+    other = train(table_path, f"finetune.checkpoint={tuned / 'best_model.pth'}", "split.seed=7",
+                  "training.max_epochs=0", "training.warmup_epochs=0", output="leaky")  # fmt: skip
+    one, two = (pd.read_csv(each / "splits.csv")["split"] for each in (tuned, other))
+    seen = (one.isin(["train", "val"]) & (two == "test")).sum()
+    assert seen > 0
+    log = (other / "train.log").read_text()
+    assert f"warning: {seen} of the 36 test rows were trained or validated on" in log
     merged = Checkpoint.load(tuned / "best_model.pth").merged().model
     for name, value in weights(run / "best_model.pth").items():
         if name.startswith("encoder."):

@@ -332,6 +332,7 @@ def test_stored_settings_that_do_not_fit_name_the_checkpoint():
         ("conditions: {extra: {ph: {kind: number, typical: [8, 6]}}}",
          "conditions.extra.ph.typical: [8.0, 6.0] runs downwards"),
         ("lora: {enabled: true}", "lora.enabled: adapters need a pretrained base, and without"),
+        ("finetune: {freeze: [encoder]}", "finetune.freeze: says something about finetune.check"),
         ("task: {stage: pretrain}", "task.stage: pretrain predicts hidden regions from their"),
         (
             "task: {stage: pretrain}\ndata: {regions_per_window: 9}\ntraining: {loss: poisson}\n"

@@ -55,6 +55,7 @@ class GetWeights:
         features: What the file says of its input columns: "names", and "center", "offset" and
             "scale" where it has them, one entry per column. Empty for published files.
         trained_regions: Hashes of the regions that it was pretrained on, where it tells.
+        trained_rows: Of a checkpoint of this software, which rows it was trained on.
     """
 
     file: str
@@ -67,6 +68,7 @@ class GetWeights:
     notes: list[str]
     features: dict[str, list[Any]] = field(default_factory=dict)
     trained_regions: Tensor | None = None
+    trained_rows: dict[str, Any] = field(default_factory=dict)
 
     @property
     def embed_dim(self) -> int:
@@ -251,8 +253,9 @@ def read_get(
     """
     file = str(path)
     values = open_checkpoint(path, trust=trust)
-    own = isinstance(values, dict) and {"format", "schema", "settings", "model"} <= set(values)
-    if own and any(name not in values["model"] for name in values.get("lora", {}).get("base", [])):
+    held = values if isinstance(values, dict) else {}
+    own = "format" in held and all(isinstance(held.get(k), dict) for k in ("settings", "model"))
+    if own and any(name not in held["model"] for name in held.get("lora", {}).get("base", [])):
         what = "is an adapter, and holds no backbone"
         raise CheckpointError(Problem(what, "give the file that it was trained from", file=file))
     state = {_WRAPPERS.sub("", key): value for key, value in _state_dict(values).items()}
@@ -262,7 +265,7 @@ def read_get(
         key: "of the table that it was trained on" for key in state if own and _is_ours(key)
     }
     notes: list[str] = []
-    settings = values["settings"] if own else values
+    settings = held["settings"] if own else values
     scale = _own_scale(settings) if own else lora_scale
     state = _merge_adapters(file, state, scale, notes)
     _refuse_variants(file, state)
@@ -274,8 +277,7 @@ def read_get(
     tensors = {key: value.float() for key, value in state.items() if key not in left_out}
     _check_tensors(file, tensors)
     heads, heads_from = _heads(file, settings, num_heads, tensors)
-    told = find_setting(settings, "layer_norm_eps", float)
-    held = values if isinstance(values, dict) else {}
+    told = find_setting(settings, "layer_norm_eps", float) or 0.0
     regions = held.get("pretrained_regions")
     return GetWeights(
         file=file,
@@ -284,11 +286,24 @@ def read_get(
         left_out=left_out,
         num_heads=heads,
         heads_from=heads_from,
-        layer_norm_eps=told or (1e-5 if yeast else LAYER_NORM_EPS),
+        layer_norm_eps=told if 0 < told < 1 else (1e-5 if yeast else LAYER_NORM_EPS),
         notes=notes,
-        features=held["features"] if isinstance(held.get("features"), dict) else {},
+        features=_features(file, held.get("features"), tensors),
         trained_regions=regions if isinstance(regions, Tensor) else None,
+        trained_rows=held.get("trained_rows", {}) if own else {},
     )
+
+
+def _features(file: str, told: Any, tensors: dict[str, Tensor]) -> dict[str, list[Any]]:
+    """What a file of this software says of its input columns: one entry per column, or nothing."""
+    weight = tensors.get("region_embed.embed.weight")
+    if not isinstance(told, dict) or not told or weight is None:
+        return {}
+    lists = [told.get(key) for key in ("names", "center", "offset", "scale")]
+    if any(not isinstance(each, list) or len(each) != weight.shape[1] for each in lists):
+        what = f"describes other features than the {weight.shape[1]} of its region_embed"
+        raise CheckpointError(Problem(what, "give the file as it was written", file=file))
+    return told
 
 
 def _state_dict(values: Any) -> dict[str, Tensor]:
@@ -303,7 +318,15 @@ def _state_dict(values: Any) -> dict[str, Tensor]:
         values = found
     if not isinstance(values, Mapping):
         return {}
-    return {str(key): each for key, each in values.items() if isinstance(each, Tensor)}
+    return {str(key): each for key, each in values.items() if _is_weight(each)}
+
+
+def _is_weight(value: Any) -> bool:
+    """Whether a value is a plain tensor of numbers, as large in the file as it claims to be."""
+    if not isinstance(value, Tensor) or value.layout != torch.strided:
+        return False
+    claimed = value.numel() * value.element_size()
+    return value.is_floating_point() and claimed <= value.untyped_storage().nbytes()
 
 
 def _is_ours(key: str) -> bool:
@@ -377,7 +400,7 @@ def _merge_adapters(
             what = f"holds the LoRA adapter of {path} and not the weight that it adapts"
             raise CheckpointError(Problem(what, "give the whole checkpoint", file=file))
         a, b = pair.get("A"), pair.get("B")
-        if a is None or b is None or (b.shape[0], a.shape[1]) != tuple(weight.shape):
+        if a is None or b is None or not _is_adapter_of(weight, a, b):
             what = f"the LoRA adapter of {path} does not fit its weight"
             raise CheckpointError(Problem(what, "give another checkpoint", file=file))
         by = alpha / a.shape[0] if scale == "auto" else scale
@@ -386,6 +409,13 @@ def _merge_adapters(
     how = " (alpha / rank, with the alpha of its layout)" if scale == "auto" else ""
     notes.append(f"{len(pairs)} LoRA adapters merged, scale {', '.join(sorted(scales))}{how}")
     return out
+
+
+def _is_adapter_of(weight: Tensor, a: Tensor, b: Tensor) -> bool:
+    """Whether B A has the shape of a weight."""
+    if any(each.dim() != 2 for each in (weight, a, b)):
+        return False
+    return b.shape[1] == a.shape[0] and (b.shape[0], a.shape[1]) == tuple(weight.shape)
 
 
 def _refuse_variants(file: str, state: dict[str, Tensor]) -> None:
@@ -424,7 +454,7 @@ def _fold_layer_scale(state: dict[str, Tensor], notes: list[str]) -> dict[str, T
         gamma = out.pop(key).float()
         last = "attn.proj" if key.endswith("1") else "mlp.fc2"
         for name in (f"{key[: -len('gamma_1')]}{last}.{part}" for part in ("weight", "bias")):
-            if name in out and out[name].shape[0] == len(gamma):
+            if name in out and out[name].shape[:1] == gamma.shape:
                 out[name] = out[name].float() * gamma.view(-1, *[1] * (out[name].dim() - 1))
     if len(out) < len(state):
         notes.append("LayerScale is folded into attn.proj and mlp.fc2, which changes no output")
@@ -452,6 +482,7 @@ def _heads(
     """The number of heads, which no shape shows, and where it is from."""
     width = _first_block(tensors, "attn.proj.weight").shape[0]
     told = find_setting(settings, "num_heads", int)
+    told = told if told is not None and told > 0 else None
     if told is not None and given is not None and told != given:
         what = f"was trained with {told} heads, and finetune.num_heads is {given}"
         raise CheckpointError(Problem(what, "leave finetune.num_heads out", file=file))
@@ -530,7 +561,7 @@ def adopt(
         weights: From `read_get`.
         columns: For each input column of the model, its column in the file, or -1 where the file
             has none; None where that is not known, and the region embedding stays as it is.
-        reason: Why `columns` is None, for the report.
+        reason: Why no column would be taken, for the report.
     """
     heads = f"{weights.num_heads} heads ({weights.heads_from})"
     size = f"{weights.num_layers} blocks, {weights.embed_dim} wide, {heads}"
@@ -575,9 +606,7 @@ def _choose_columns(
         return
     kept = [] if columns is None or theirs is None else [each for each in columns if each >= 0]
     if theirs is None or not kept or theirs.shape[0] != ours.shape[0]:
-        why = reason or "no feature name of the table is among the file's"
-        if theirs is None:
-            why = "the file has none"
+        why = "the file has none" if theirs is None else reason
         report.region_embed = f"newly initialised: {why}"
         for name in [n for n in taken if n.startswith(("region_embed.", "head_mask."))]:
             report.left_out[name] = "its features are not those of the table"

@@ -34,10 +34,11 @@ from yeast_get.training.loop import Progress, Stage, fit
 from yeast_get.training.transfer import (
     Pretrained,
     adapt,
+    freeze,
     load_into,
     log_trainable,
+    log_what_was_seen,
     read_pretrained,
-    seen_in_pretraining,
     trainable_table,
     with_sizes_of,
 )
@@ -93,9 +94,9 @@ def prepare(settings: Settings, device: torch.device, last: Path | None = None) 
     load_report = begin(model, pretrained, schema, settings)
     record: dict[str, Any] = {}
     if pretrained is not None and load_report is not None:
-        log.info("  %s", seen_in_pretraining(pretrained.weights, data, part == TEST))
+        log_what_was_seen(pretrained.weights, data, part == TEST)
         record = adapt(model, load_report, settings)
-    log_trainable(trainable_table(model))
+    log_trainable(model)
     precision = autocast_dtype(settings.training.precision, device)
     log.info("device %s, %s", device, str(precision or torch.float32).removeprefix("torch."))
     fitted = _fit_baselines(data, part == TRAIN)
@@ -137,12 +138,13 @@ def begin(
     schema: FeatureSchema,
     settings: Settings,
 ) -> LoadReport | None:
-    """Load the pretrained checkpoint into a fresh model, and say what came of it."""
+    """Load the pretrained checkpoint into a fresh model, say so, and freeze what is named."""
     if pretrained is None:
         return None
     load_report = load_into(model, pretrained, schema, settings.finetune)
     for line in load_report.lines():
         log.info("%s", line)
+    freeze(model, settings.finetune.freeze)
     return load_report
 
 

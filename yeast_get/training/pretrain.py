@@ -37,7 +37,7 @@ from yeast_get.training.prepare import (
     resumable,
     start_from,
 )
-from yeast_get.training.transfer import log_trainable, trainable_table
+from yeast_get.training.transfer import log_trainable
 
 log = logging.getLogger(__name__)
 
@@ -89,6 +89,10 @@ class Pretraining(Stage):
                 seen.append(prediction[batch.target_mask].cpu().numpy())
                 wanted.append(batch.target[batch.target_mask].cpu().numpy())
         y_pred, y_true = np.concatenate(seen), np.concatenate(wanted)
+        if not len(y_true):
+            what = "no region of the validation part is hidden, so that nothing can be validated"
+            fix = "hold out more regions (split.fractions), or raise task.mask_ratio"
+            raise RunError(Problem(what, fix, file=self.data.source))
         if not np.isfinite(y_pred).all():
             what = f"the predictions of hidden regions are not finite in epoch {epoch}"
             raise RunError(Problem(what, "lower training.learning_rate", file=self.data.source))
@@ -157,7 +161,7 @@ def prepare_pretraining(
     window = settings.data.regions_per_window
     model = MaskedRegionModel(settings.model, schema.sizes(), max_regions=window)
     load_report = begin(model, pretrained, schema, settings)
-    log_trainable(trainable_table(model))
+    log_trainable(model)
     checkpoint = Checkpoint(
         settings=settings.to_dict(),
         schema=schema.to_dict(),

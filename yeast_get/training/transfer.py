@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from yeast_get.config import FinetuneConfig, LoraConfig, Settings
 from yeast_get.data.expression_data import ExpressionData
 from yeast_get.data.features import FeatureSchema
+from yeast_get.data.splits import TRAIN, VAL, TrainedRows
 from yeast_get.errors import CheckpointError, ConfigError, Problem
 from yeast_get.model import lora
 from yeast_get.model.get_backbone import without_dropout
@@ -140,8 +141,12 @@ def load_into(
     Raises:
         CheckpointError: Where too little of it fits.
     """
-    why = "" if pretrained.names else "the file does not name its features; a motif of another "
-    why += "" if pretrained.names else "table is not a motif of this one (finetune.feature_names)"
+    why = "no feature name of the table is among the file's"
+    if not pretrained.names:
+        why = (
+            "the file does not name its features; a motif of another table is not a motif of "
+            "this one (finetune.feature_names)"
+        )
     report = adopt(model, pretrained.weights, pretrained.columns(schema), why)
     report.check(strict=config.strict, min_loaded_fraction=config.min_loaded_fraction)
     if report.columns:
@@ -165,16 +170,21 @@ def _scale_notes(pretrained: Pretrained, schema: FeatureSchema) -> list[str]:
     return notes
 
 
-def seen_in_pretraining(weights: GetWeights, data: ExpressionData, wanted: np.ndarray) -> str:
-    """How many of the regions of the wanted observations [N] the checkpoint was pretrained on."""
-    if weights.trained_regions is None:
-        return "the file does not tell which regions it was pretrained on"
-    regions = np.unique(data.region_index[wanted])
-    seen = np.isin(data.region_hash[regions], weights.trained_regions.numpy()).sum()
-    return (
-        f"of the {len(regions)} test regions, {seen} were learned from in its pretraining "
-        "(features alone, no expression)"
-    )
+def log_what_was_seen(weights: GetWeights, data: ExpressionData, test: np.ndarray) -> None:
+    """Say how much of the test part [N] the checkpoint had learned from before this run."""
+    if weights.trained_rows:
+        part = TrainedRows.from_dict(weights.trained_rows).parts_of(data)
+        seen = int((test & np.isin(part, (TRAIN, VAL))).sum())
+        say = log.warning if seen else log.info
+        say("%s%d of the %d test rows were trained or validated on when the file was made, with "
+            "their expression", "warning: " if seen else "  ", seen, int(test.sum()))  # fmt: skip
+    elif weights.trained_regions is not None:
+        regions = np.unique(data.region_index[test])
+        seen = int(np.isin(data.region_hash[regions], weights.trained_regions.numpy()).sum())
+        log.info("  of the %d test regions, %d were learned from in its pretraining (features "
+                 "alone, no expression)", len(regions), seen)  # fmt: skip
+    else:
+        log.info("  the file does not tell which regions it was trained on")
 
 
 def look_at(config: FinetuneConfig) -> None:
@@ -200,44 +210,52 @@ def look_at(config: FinetuneConfig) -> None:
 
 
 def adapt(model: YeastTransformer, report: LoadReport, settings: Settings) -> dict[str, Any]:
-    """Put in adapters and freeze what came from the checkpoint, as the settings ask.
+    """With LoRA: put in adapters, and freeze what came whole from the checkpoint.
 
     Returns:
         What a checkpoint records of it; empty without LoRA.
 
     Raises:
-        ConfigError: Where a target or a pattern names nothing.
+        ConfigError: Where no linear map is left for adapters.
     """
     config = settings.lora
-    record: dict[str, Any] = {}
-    if config.enabled:
-        loaded = set(report.loaded)
-        new = [
-            path
-            for path, part in model.named_modules()
-            if any(f"{path}.{name}" not in loaded for name, _ in part.named_parameters())
-        ]
-        try:
-            modules = lora.inject(
-                model, config.targets, rank=config.rank, alpha=config.alpha,
-                dropout=config.dropout, rslora=config.rslora, exclude=config.exclude, new=new,
-            )  # fmt: skip
-        except (ValueError, re.error) as error:
-            fix = "name modules of the encoder, such as encoder or attn.qkv"
-            raise ConfigError(Problem(f"lora.targets: {error}", fix)) from None
-        _say_what_is_idle(model, modules, config)
-        for name in report.loaded:
-            model.get_parameter(name).requires_grad_(False)
-        if config.freeze_dropout:
-            without_dropout(model.encoder)
-        state = model.state_dict()
-        record = {
-            "modules": modules,
-            "base": list(report.loaded),
-            "base_file": Path(report.file).name,
-            "base_sha256": digest({name: state[name] for name in report.loaded}),
-        }
-    for pattern in settings.finetune.freeze:
+    if not config.enabled:
+        return {}
+    loaded = set(report.loaded)
+    new = [
+        path
+        for path, part in model.named_modules()
+        if any(f"{path}.{name}" not in loaded for name, _ in part.named_parameters())
+    ]
+    try:
+        modules = lora.inject(
+            model, config.targets, rank=config.rank, alpha=config.alpha,
+            dropout=config.dropout, rslora=config.rslora, exclude=config.exclude, new=new,
+        )  # fmt: skip
+    except (ValueError, re.error) as error:
+        fix = "name modules of the encoder, such as encoder or attn.qkv"
+        raise ConfigError(Problem(f"lora.targets: {error}", fix)) from None
+    _say_what_is_idle(model, modules, config)
+    for name in report.loaded:
+        model.get_parameter(name).requires_grad_(False)
+    if config.freeze_dropout:
+        without_dropout(model.encoder)
+    state = model.state_dict()
+    return {
+        "modules": modules,
+        "base": list(report.loaded),
+        "base_file": Path(report.file).name,
+        "base_sha256": digest({name: state[name] for name in report.loaded}),
+    }
+
+
+def freeze(model: nn.Module, patterns: Iterable[str]) -> None:
+    """Hold modules or parameters as they are; adapters that come later are not among them.
+
+    Raises:
+        ConfigError: Where a pattern names nothing.
+    """
+    for pattern in patterns:
         named = [p for name, p in model.named_parameters() if lora.is_meant(name, [pattern])]
         if not named:
             what = f"finetune.freeze: no parameter of the model is in {pattern!r}"
@@ -245,7 +263,6 @@ def adapt(model: YeastTransformer, report: LoadReport, settings: Settings) -> di
             raise ConfigError(Problem(what, f"its parts are {parts}"))
         for parameter in named:
             parameter.requires_grad_(False)
-    return record
 
 
 def _say_what_is_idle(model: nn.Module, modules: list[str], config: LoraConfig) -> None:
@@ -297,13 +314,8 @@ def base_tensors(
     Raises:
         CheckpointError: Where the file is not the one that the adapter was trained from.
     """
-    config = settings.finetune
-    weights = read_get(
-        path,
-        num_heads=config.num_heads,
-        lora_scale=config.lora_scale,
-        trust=config.trust_checkpoint,
-    )
+    config = settings.finetune  # whether to trust a file is never taken from another file
+    weights = read_get(path, num_heads=config.num_heads, lora_scale=config.lora_scale)
     adopt(model, weights, columns or None)
     state = model.state_dict()
     found = {name: state[name].clone() for name in record["base"] if name in state}
@@ -343,8 +355,15 @@ def _kinds(name: str, trains: bool) -> Iterable[str]:
         yield "lora"
 
 
-def log_trainable(rows: list[dict[str, Any]]) -> None:
-    """Print the table."""
+def log_trainable(model: nn.Module) -> None:
+    """Print the table.
+
+    Raises:
+        ConfigError: Where nothing is left to train.
+    """
+    rows = trainable_table(model)
+    if not rows[-1]["trainable"]:
+        raise ConfigError(Problem("finetune.freeze leaves nothing to train", "name less there"))
     line = "  %-16s %12s %12s %12s %12s"
     log.info(line, "module", "parameters", "trainable", "LoRA", "frozen")
     for row in rows:
