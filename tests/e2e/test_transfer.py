@@ -182,7 +182,7 @@ def test_an_adapter_needs_its_own_base(train, base, tuned, table_path, tmp_path,
     assert not (tmp_path / "o").exists()
 
 
-def test_merged_and_exported_weights(evaluate, base, tuned, table_path, tmp_path, capsys):
+def test_merged_and_exported_weights(train, evaluate, base, tuned, table_path, tmp_path, capsys):
     merged, get = tmp_path / "merged" / "best_model.pth", tmp_path / "get.pth"
     merged.parent.mkdir()
     arguments = ["--model", tuned / "adapter.pth", "--base", base, "--export", merged]
@@ -203,6 +203,9 @@ def test_merged_and_exported_weights(evaluate, base, tuned, table_path, tmp_path
     assert all(torch.equal(exported[name], plain[name]) for name in exported)
     refused(evaluate_yeast, *arguments)
     assert "is there already" in capsys.readouterr().err
+    train(table_path, f"finetune.checkpoint={get}", "split.seed=7", "training.max_epochs=0",
+          "training.warmup_epochs=0", output="leaky")  # fmt: skip
+    assert "were trained or validated on when the file was made" in capsys.readouterr().out
 
 
 def test_a_lora_run_goes_on_where_it_stopped_and_only_from_its_own_base(

@@ -290,7 +290,7 @@ def read_get(
         notes=notes,
         features=_features(file, held.get("features"), tensors),
         trained_regions=regions if isinstance(regions, Tensor) else None,
-        trained_rows=held.get("trained_rows", {}) if own else {},
+        trained_rows=held.get("trained_rows", {}),
     )
 
 

@@ -142,9 +142,10 @@ class Checkpoint:
             what = "is an adapter, and holds no backbone"
             fix = f"give --base, the file that it was trained from ({self.lora['base_file']})"
             raise CheckpointError(Problem(what, fix, file=self.file))
-        settings, _, model = self._empty_model()
-        columns = self.load_report.get("columns", [])
-        base = base_tensors(self.lora, columns, settings, path, model)
+        with self._reading("the adapter"):
+            settings, _, model = self._empty_model()
+            columns = self.load_report.get("columns", [])
+            base = base_tensors(self.lora, columns, settings, path, model)
         return dataclasses.replace(self, model=self.model | base)
 
     def merged(self) -> Checkpoint:
@@ -164,7 +165,8 @@ class Checkpoint:
         state = self.merged().model
         heads = self.settings["model"]["transformer"]["num_heads"]
         eps = self.settings["model"]["encoder"].get("layer_norm_eps") or LAYER_NORM_EPS
-        write_get(path, state, self.features, num_heads=heads, layer_norm_eps=eps)
+        told = {"trained_rows": self.trained_rows}
+        write_get(path, state, self.features, num_heads=heads, layer_norm_eps=eps, told=told)
         return sorted({name.partition(".")[0] for name in state} - set(GET_PARTS))
 
     # ----------------------------------------------------------------------------- building
@@ -236,7 +238,7 @@ def write_get(
     *,
     num_heads: int,
     layer_norm_eps: float,
-    trained_regions: torch.Tensor | None = None,
+    told: Mapping[str, Any],
 ) -> None:
     """Write a checkpoint in GET's layout (current names, under `state_dict`), atomically.
 
@@ -246,7 +248,7 @@ def write_get(
         features: `FeatureSchema.input_columns()`.
         num_heads: Of the attention, which no shape shows.
         layer_norm_eps: Of the norms.
-        trained_regions: Hashes of the regions that it was pretrained on.
+        told: What else the file tells: which rows or regions it learned from.
     """
     weights = {k: v.cpu() for k, v in state.items() if k.partition(".")[0] in GET_PARTS}
     values = {
@@ -255,8 +257,7 @@ def write_get(
         "num_heads": num_heads,
         "layer_norm_eps": layer_norm_eps,
         "software": f"yeast_get {__version__}",
+        **told,
     }
-    if trained_regions is not None:
-        values["pretrained_regions"] = trained_regions
     with atomic(path) as temporary:
         torch.save(values, temporary)

@@ -110,7 +110,7 @@ class Pretraining(Stage):
             kept.features,
             num_heads=model.transformer.num_heads,
             layer_norm_eps=model.encoder.layer_norm_eps or LAYER_NORM_EPS,
-            trained_regions=self.trained_regions,
+            told={"pretrained_regions": self.trained_regions},
         )
 
 
