@@ -149,7 +149,7 @@ class LoadReport:
             names = [name for name, why in self.left_out.items() if why == reason]
             groups.append((f"left out ({reason})", names))
         lines += [
-            f"  {len(names)} tensors {what}: {_some(names)}" for what, names in groups if names
+            f"  {_tensors(len(names))} {what}: {_some(names)}" for what, names in groups if names
         ]
         return [*lines, *([f"  region_embed: {self.region_embed}"] if self.region_embed else [])]
 
@@ -189,6 +189,10 @@ class LoadReport:
             what = f"does not fit: {_some(odd)}"
             fix = "give another checkpoint, or set finetune.strict: false to train these anew"
             raise CheckpointError(Problem(what, fix, file=self.file))
+
+
+def _tensors(count: int) -> str:
+    return f"{count} tensor" if count == 1 else f"{count} tensors"
 
 
 def _is_core(name: str) -> bool:
