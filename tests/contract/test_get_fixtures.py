@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import json
 
 import pytest
 import torch
@@ -10,8 +10,11 @@ from torch import nn
 
 from yeast_get.batch import Batch, InputSizes
 from yeast_get.config import FusionConfig, HeadConfig, ModelConfig, TransformerConfig
-from yeast_get.model.get_backbone import GETRegionFinetune
-from yeast_get.model.yeast_model import YeastModel
+from yeast_get.model import lora
+from yeast_get.model.get_backbone import GETRegionFinetune, initialise
+from yeast_get.model.pretrained import adopt, load_get, read_get
+from yeast_get.model.yeast_model import MaskedRegionModel, YeastModel
+from yeast_get.training.losses import loss_sum
 
 ENTRIES = ["out1_rand", "out2_rand"]
 
@@ -100,19 +103,33 @@ def test_the_epsilon_of_the_norms_would_show(tiny):
         assert_equal(model(recorded["input"]), recorded["output"])
 
 
-def test_start_from_scratch_is_drawn_as_theirs(tiny):
+def theirs_from_seed_0(sizes):
+    """A model with the reference's start under seed 0, drawn by our `initialise`.
+
+    The reference draws every linear map as torch does, then the matrices of encoder and head anew,
+    and only then as it wants them: so many numbers of the generator are gone before.
+    """
+    model = GETRegionFinetune(*sizes).eval()
+    drawn = 0
+    for name, part in model.named_modules():
+        if isinstance(part, nn.Linear):
+            drawn += sum(parameter.numel() for parameter in part.parameters())
+            drawn += part.weight.numel() if not name.startswith("region_embed") else 0
     torch.manual_seed(0)
-    theirs = tiny["out2_init"]["state_dict"]
-    config = tiny["config"]
-    sizes = [config[name] for name in ("num_motif", "embed_dim", "num_layers", "num_heads")]
-    for name, ours in GETRegionFinetune(*sizes, 2).state_dict().items():
-        if ours.dim() == 2:
-            bound = math.sqrt(6 / sum(ours.shape))
-            for weight in (ours, theirs[name]):
-                assert 0.9 * bound < weight.abs().max() <= bound
-                assert weight.abs().mean() == pytest.approx(bound / 2, rel=0.25)
-        else:
-            torch.testing.assert_close(ours, theirs[name])
+    for start in range(0, drawn, 1 << 22):
+        torch.rand(min(1 << 22, drawn - start))
+    initialise(model)
+    return model
+
+
+@pytest.mark.parametrize("outputs", [1, 2])
+def test_start_from_scratch_is_theirs(tiny, outputs):
+    config, recorded = tiny["config"], tiny[f"out{outputs}_init"]
+    names = ("num_motif", "embed_dim", "num_layers", "num_heads")
+    model = theirs_from_seed_0([config[name] for name in names] + [outputs])
+    for name, ours in model.state_dict().items():
+        assert_equal(ours, recorded["state_dict"][name])
+    assert_equal(model(recorded["input"]), recorded["output"])
 
 
 def test_published_size_has_the_published_names_and_shapes(fixtures):
@@ -194,3 +211,134 @@ def test_only_the_embedding_and_the_head_differ_for_another_table():
     ours = {k: v.shape for k, v in YeastModel(config, sizes).state_dict().items()}
     differ = {name for name, shape in get.items() if ours.get(name) != shape}
     assert differ == {"region_embed.embed.weight", "head_exp.head.weight", "head_exp.head.bias"}
+
+
+# ------------------------------------------------------------- through the reader of files
+
+
+def all_of_the_backbone(report):
+    assert report.missing == report.unexpected == []
+    assert report.mismatched == report.left_out == {}
+    assert report.backbone[0] == report.backbone[1]
+
+
+@pytest.mark.parametrize(
+    ("file", "entry"),
+    [
+        ("get_legacy_like_checkpoint.pth", "out2_rand"),
+        ("get_ddp_like_checkpoint.pth", "out2_rand"),
+        ("get_lightning_like_lora.ckpt", "out2_lora"),
+    ],
+)
+def test_each_imitation_of_a_published_file_is_loaded_whole(fixtures, tiny, file, entry):
+    model, report = load_get(fixtures / file, num_heads=4)
+    all_of_the_backbone(report)
+    assert_equal(model(tiny[entry]["input"]), tiny[entry]["output"])
+
+
+@pytest.mark.parametrize("entry", ["base", "lora"])
+def test_the_yeast_layout(fixtures, tmp_path, entry):
+    held = torch.load(fixtures / "get_yeastfork_tiny.pt", weights_only=True)
+    recorded = held[entry]
+    path = tmp_path / "best_model.pth"
+    torch.save({"model_state_dict": recorded["state_dict"], "config": held["config"]}, path)
+    model, report = load_get(path)
+    all_of_the_backbone(report)
+    assert "4 heads (as the file says)" in report.notes[0]
+    assert_equal(model(recorded["input"]), recorded["output"])
+
+
+def test_lora_before_merging(tiny):
+    """Our adapters, with the recorded matrices in them."""
+    recorded = tiny["out2_lora"]
+    wrapped = recorded["state_dict"]
+    base = {k: v for k, v in wrapped.items() if "parametrizations" not in k}
+    paths = {k.partition(".parametrizations")[0] for k in wrapped if "parametrizations" in k}
+    base |= {f"{p}.weight": wrapped[f"{p}.parametrizations.weight.original"] for p in paths}
+    model = model_for(tiny, base)
+    rank, alpha = recorded["rank"], recorded["alpha"]
+    made = lora.inject(model, ["region_embed", "encoder"], rank=rank, alpha=alpha)
+    assert set(made) == paths
+    for path, adapter in lora.adapters(model):
+        assert adapter.scale == recorded["scaling"]
+        with torch.no_grad():
+            adapter.lora_A.copy_(wrapped[f"{path}.parametrizations.weight.0.lora_A"])
+            adapter.lora_B.copy_(wrapped[f"{path}.parametrizations.weight.0.lora_B"])
+    assert_equal(model(recorded["input"]), recorded["output"])
+    merged = lora.merged_state(model)
+    for name, theirs in recorded["merged_state_dict"].items():
+        assert_equal(merged[name], theirs)
+
+
+@pytest.mark.parametrize("names", ["current", "legacy"])
+def test_masked_pretraining(fixtures, tiny, tmp_path, names):
+    recorded, config = tiny["pretrain"], tiny["config"]
+    state = recorded["state_dict"]
+    if names == "legacy":
+        table = (("region_embed.embed.", "encoder.region_embed.proj."),
+                 ("cls_token", "encoder.cls_token"), ("head_mask.", "encoder.head."))  # fmt: skip
+        state = {next((b + k[len(a):] for a, b in table if k.startswith(a)), k): v
+                 for k, v in state.items()}  # fmt: skip
+    torch.save({"model": state}, tmp_path / "checkpoint-799.pth")
+    weights = read_get(tmp_path / "checkpoint-799.pth", num_heads=config["num_heads"])
+    size = TransformerConfig(
+        num_layers=config["num_layers"], num_heads=config["num_heads"],
+        embed_dim=config["embed_dim"],
+    )  # fmt: skip
+    sizes = InputSizes(config["num_motif"] - 1, 1, [], {}, [], 2, 1, 0)
+    model = MaskedRegionModel(ModelConfig(transformer=size), sizes).eval()
+    report = adopt(model, weights, range(config["num_motif"]))
+    all_of_the_backbone(report)
+    batch = batch_of(recorded["input"], config["num_motif"])
+    batch.target = recorded["input"]
+    hidden = recorded["mask"].bool()
+    batch.target_mask = hidden.unsqueeze(-1).expand(batch.target.shape)
+    prediction = model(batch)
+    assert_equal(prediction[hidden], recorded["pred_masked"])
+    assert_equal(batch.target[hidden], recorded["obs_masked"])
+    loss = loss_sum("mse", prediction, batch.target, batch.target_mask) / batch.target_mask.sum()
+    assert_equal(loss, recorded["loss"])
+
+
+def shrunk(layout):
+    """The names of a published layout, with tensors of a model 4 wide on 6 columns."""
+    small = {768: 4, 2304: 12, 3072: 16, 283: 6, 545: 6}
+    tensors = {}
+    for row in layout.read_text().splitlines():
+        name, shape, _ = row.split("\t")
+        tensors[name] = torch.ones([small.get(int(n), int(n)) for n in shape.split("x")])
+    return tensors
+
+
+@pytest.mark.parametrize(
+    "layout", ["", "_legacy_v1", "_lora", "_yeastfork", "_pretrain", "_legacy_pretrain"]
+)
+def test_every_name_of_the_published_layouts_is_known(fixtures, tmp_path, layout):
+    torch.save({"model": shrunk(fixtures / f"get_state_dict_layout{layout}.tsv")}, tmp_path / "f")
+    model, report = load_get(tmp_path / "f", num_heads=2)
+    assert len(model.encoder.blocks) == 12
+    assert report.unexpected == []
+    assert report.mismatched == {}
+    assert report.encoder[0] == report.encoder[1]
+    pretraining = "pretrain" in layout
+    assert bool(report.missing) == bool(report.left_out) == pretraining
+
+
+@pytest.mark.slow
+def test_published_size_from_a_seed(fixtures):
+    said = json.loads((fixtures / "get_published_size_summary.json").read_text())
+    model = theirs_from_seed_0([283, 768, 12, 12, 2])
+    assert sum(p.numel() for p in model.parameters()) == said["params"]
+    state = model.state_dict()
+    for name, total in said["sd_abs_sum"].items():
+        assert float(state[name].double().abs().sum()) == pytest.approx(total, rel=1e-5), name
+    features = torch.rand(2, 200, 283, generator=torch.Generator().manual_seed(42))
+    features[..., -1] = 1
+    assert float(features.sum()) == pytest.approx(said["input_sum"], rel=1e-5)
+    with torch.no_grad():
+        output = model(features)
+    assert list(output.shape) == said["out_shape"]
+    for name in ("mean", "std", "min", "max"):
+        assert float(getattr(output, name)()) == pytest.approx(said[name], rel=1e-5), name
+    assert output[0, 0].tolist() == pytest.approx(said["first"], rel=1e-5)
+    assert output[-1, -1].tolist() == pytest.approx(said["last"], rel=1e-5)
