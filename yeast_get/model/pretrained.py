@@ -262,8 +262,7 @@ def read_get(
     if own and any(name not in held["model"] for name in held.get("lora", {}).get("base", [])):
         what = "is an adapter, and holds no backbone"
         raise CheckpointError(Problem(what, "give the file that it was trained from", file=file))
-    state = {_WRAPPERS.sub("", key): value for key, value in _state_dict(values).items()}
-    layout, state = _current_names(file, state)
+    layout, state = _current_names(file, _state_dict(values))
     # what is ours beside the backbone belongs to the table that it was trained on
     left_out = {
         key: "of the table that it was trained on" for key in state if own and _is_ours(key)
@@ -339,7 +338,7 @@ def _is_ours(key: str) -> bool:
 
 def _current_names(file: str, state: dict[str, Tensor]) -> tuple[str, dict[str, Tensor]]:
     """The layout in words, and the tensors under GET's current names."""
-    keys = list(state)
+    keys = [_WRAPPERS.sub("", key) for key in state]
     table: tuple[tuple[str, str], ...] = ()
     if any(key.startswith("blocks.") for key in keys):
         layout, table = "published expression model (names of version 1)", _V1
@@ -353,7 +352,7 @@ def _current_names(file: str, state: dict[str, Tensor]) -> tuple[str, dict[str, 
         what = f"holds none of GET's tensors (it holds {_some(keys) or 'no tensors'})"
         raise CheckpointError(Problem(what, "give a GET checkpoint", file=file))
     renamed: dict[str, Tensor] = {}
-    for key, value in state.items():
+    for key, value in zip(keys, state.values(), strict=True):
         new = next((b + key[len(a) :] for a, b in table if key.startswith(a)), key)
         if new in renamed:
             what = f"holds two tensors that both mean {new}"

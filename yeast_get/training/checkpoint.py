@@ -101,7 +101,10 @@ class Checkpoint:
         wanted = {"format", *cls._stored()}
         if not isinstance(values, dict) or "software" not in values or "format" not in values:
             what = "is not a checkpoint that train_yeast wrote"
-            fix = "give the best_model.pth of a train_yeast run"
+            fix = (
+                "give the best_model.pth of a train_yeast run; a backbone alone goes into "
+                "finetune.checkpoint"
+            )
             raise CheckpointError(Problem(what, fix, file=file))
         if values["format"] != FORMAT or not wanted <= set(values):
             what = f"has layout {values['format']}, and this version reads layouts 1 to {FORMAT}"

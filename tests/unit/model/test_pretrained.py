@@ -348,6 +348,8 @@ def test_two_tensors_of_one_meaning(get, refused):
     state = {v1(name): value for name, value in get.state_dict().items()}
     state |= {"encoder.norm.weight": torch.ones(WIDTH)}
     assert "two tensors that both mean encoder.norm.weight" in refused(state)
+    state = get.state_dict() | {"module.cls_token": torch.ones(1, 1, WIDTH)}
+    assert "two tensors that both mean cls_token" in refused(state)
 
 
 def test_a_tensor_that_claims_to_be_larger_than_its_file_is_not_read(get, refused):
