@@ -29,17 +29,22 @@ HARMLESS = {
     "pathlib.PosixPath",
     "pathlib.WindowsPath",
     "pathlib.Path",
+    "pathlib._local.PosixPath",
+    "pathlib._local.WindowsPath",
     "torch.torch_version.TorchVersion",
-    *(f"builtins.{name}" for name in ("dict", "list", "tuple", "str", "int", "float", "bool")),
+    *(
+        f"builtins.{name}"
+        for name in ("dict", "list", "tuple", "str", "int", "float", "bool", "object")
+    ),
 }
 HARMLESS_PACKAGES = {
-    "omegaconf", "lightning", "lightning_fabric", "lightning_utilities", "pytorch_lightning",
-    "torchmetrics", "typing",
+    "get_model", "omegaconf", "lightning", "lightning_fabric", "lightning_utilities",
+    "pytorch_lightning", "torchmetrics", "typing",
 }  # fmt: skip
 """Names, and packages, that GET's files hold and that no weight depends on."""
 
 LONGEST_PICKLE = 64 << 20
-DEEPEST_TUPLE = 16
+LONGEST_HASH = 100_000
 """The part of a file that is no tensor is small and flat; a file beyond these is no checkpoint."""
 
 
@@ -126,8 +131,10 @@ def open_checkpoint(path: str | Path, *, trust: bool = False) -> Any:
         return _load(file, weights_only=True)
 
 
-def _stand_in(name: str) -> type[Dropped]:
+def _stand_in(name: str) -> type:
     """A class of its own per name, since torch's reader knows the allowed classes by identity."""
+    if name.endswith(".AttributeDict"):  # Lightning's; torch's reader fills only plain ones
+        return type("AttributeDict", (dict,), {"__new__": lambda cls, *args: {}})
     return type("Dropped", (Dropped,), {"name": name})
 
 
@@ -160,24 +167,24 @@ def _check_archive(file: Path) -> None:
             if pickles[0].file_size > LONGEST_PICKLE:
                 what = f"holds {pickles[0].file_size >> 20} MiB beside its tensors"
                 raise _refused(file, what, "give a file with weights only")
-            depth = _tuple_depth(archive.read(pickles[0]))
+            steps = _longest_hash(archive.read(pickles[0]))
     except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError, RuntimeError) as error:
         raise _damaged(file, error) from None
     except (ValueError, KeyError, IndexError) as error:  # from pickletools
         raise _damaged(file, error) from None
-    if depth > DEEPEST_TUPLE:
-        what = f"nests tuples {depth} deep, as files do that are made to hang a reader"
+    if steps > LONGEST_HASH:
+        what = "nests tuples so that reading never ends, as files do that are made to hang a reader"
         raise _refused(file, what, "do not use it")
 
 
-def _tuple_depth(pickled: bytes) -> int:
-    """How deep tuples stand in tuples. To hash (t, t) of t = (u, u) of ... takes 2 ** depth steps.
+def _longest_hash(pickled: bytes) -> int:
+    """Steps to hash the worst tuple of a pickle: (t, t) of t = (u, u) of ... takes 2 ** depth.
 
-    Follows the stack of the unpickler with a depth in the place of each object.
+    Follows the stack of the unpickler with the steps of each tuple in the place of each object.
     """
     stack: list[int | None] = []
     memo: dict[int, int] = {}
-    deepest = 0
+    longest = 0
     for code, argument, _ in pickletools.genops(pickled):
         if code.name == "MARK":
             stack.append(None)
@@ -188,17 +195,17 @@ def _tuple_depth(pickled: bytes) -> int:
         else:
             popped: list[int] = []
             if pickletools.markobject in code.stack_before:
-                while (depth := stack.pop()) is not None:
-                    popped.append(depth)
+                while (steps := stack.pop()) is not None:
+                    popped.append(steps)
                 below = code.stack_before.index(pickletools.markobject)
             else:
                 below = len(code.stack_before)
             popped += [stack.pop() or 0 for _ in range(below)]
             is_tuple = code.name.startswith("TUPLE")
-            made = 1 + max(popped, default=0) if is_tuple else 0
-            deepest = max(deepest, made)
+            made = 1 + sum(popped) if is_tuple else 0
+            longest = max(longest, made)
             stack += [made] * len(code.stack_after)
-    return deepest
+    return longest
 
 
 def _damaged(file: Path, error: Exception) -> CheckpointError:
@@ -212,6 +219,9 @@ def _damaged(file: Path, error: Exception) -> CheckpointError:
             return _refused(file, "is text, and no checkpoint", "give a .pth or .ckpt file")
         what = "is not a file that torch.save of torch 1.6 or later wrote"
         return _refused(file, what, "give a .pth or .ckpt file, or save it anew")
+    if "Unsupported operand" in said:
+        what = "was pickled in another way than torch.save does by default (protocol 2)"
+        return _refused(file, what, "save it anew with torch.save")
     what = f"is damaged or cut off ({type(error).__name__}: {said})"
     return _refused(file, what, "copy it again")
 

@@ -122,7 +122,7 @@ class Block(nn.Module):
         self.norm1 = nn.LayerNorm(embed_dim, eps=layer_norm_eps)
         self.attn = Attention(embed_dim, num_heads, drop_rate, attn_drop_rate)
         self.norm2 = nn.LayerNorm(embed_dim, eps=layer_norm_eps)
-        self.mlp = Mlp(embed_dim, int(embed_dim * mlp_ratio), drop_rate)
+        self.mlp = Mlp(embed_dim, round(embed_dim * mlp_ratio), drop_rate)
         self.drop_path = DropPath(drop_path_rate)
 
     def forward(

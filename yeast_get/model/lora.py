@@ -151,7 +151,8 @@ def find(
     Raises:
         ValueError: Where nothing is meant, naming what there is.
     """
-    linear = [path for path, part in model.named_modules() if isinstance(part, nn.Linear)]
+    parts = model.named_modules()  # not the model itself, which nothing holds
+    linear = [path for path, part in parts if path and isinstance(part, nn.Linear)]
     meant = [path for path in linear if is_meant(path, targets)]
     found = [path for path in meant if path not in new and not is_meant(path, exclude)]
     if not found:
@@ -207,7 +208,13 @@ def adapters(model: nn.Module) -> Iterator[tuple[str, LoRALinear]]:
 
 
 def merge(model: nn.Module) -> None:
-    """Put every adapter into its weight: the model then computes without them."""
+    """Put every adapter into its weight: the model then computes without them.
+
+    Raises:
+        ValueError: Where one is not finite; then none is merged.
+    """
+    for _, adapter in adapters(model):
+        adapter.merged_weight()
     for _, adapter in adapters(model):
         adapter.merge()
 

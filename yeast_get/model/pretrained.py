@@ -31,6 +31,9 @@ GET_PARTS = ("cls_token", "region_embed", "encoder", "head_exp", "mask_token", "
 WIDTH_OF_A_HEAD = 64
 """Published models have heads of this width; the fallback where a file does not tell."""
 
+MOST_BLOCKS = 1000
+"""More blocks than any model has; the number is read off the names of a file."""
+
 MINLORA_ALPHA, YEAST_ALPHA = 1, 16
 """Numerators of the LoRA scale in minLoRA (GET's) and in the yeast layout; over the rank."""
 
@@ -170,7 +173,7 @@ class LoadReport:
         """
         loaded, total = self.encoder
         if self.missing_blocks:
-            blocks = ", ".join(map(str, self.missing_blocks))
+            blocks = _some(map(str, self.missing_blocks))
             what = f"holds nothing that fits encoder block {blocks} of the model"
             fix = "give the whole file; model.transformer must have the file's size"
             raise CheckpointError(Problem(what, fix, file=self.file))
@@ -275,8 +278,8 @@ def read_get(
     yeast = any(key.endswith("attn.qkv.bias") for key in state)
     if yeast:
         layout = f"{layout}, yeast layout (one bias for queries, keys and values)"
-        state = _split_qkv_bias(state, notes)
-    state = _fold_layer_scale(state, notes)
+        state = _split_qkv_bias(file, state, notes)
+    state = _fold_layer_scale(file, state, notes)
     tensors = {key: value.float() for key, value in state.items() if key not in left_out}
     _check_tensors(file, tensors)
     heads, heads_from = _heads(file, settings, num_heads, tensors)
@@ -329,7 +332,11 @@ def _is_weight(value: Any) -> bool:
     if not isinstance(value, Tensor) or value.layout != torch.strided:
         return False
     claimed = value.numel() * value.element_size()
-    return value.is_floating_point() and claimed <= value.untyped_storage().nbytes()
+    return (
+        value.device.type == "cpu"
+        and value.is_floating_point()
+        and claimed <= value.untyped_storage().nbytes()
+    )
 
 
 def _is_ours(key: str) -> bool:
@@ -354,16 +361,21 @@ def _current_names(file: str, state: dict[str, Tensor]) -> tuple[str, dict[str, 
     renamed: dict[str, Tensor] = {}
     for key, value in zip(keys, state.values(), strict=True):
         new = next((b + key[len(a) :] for a, b in table if key.startswith(a)), key)
-        if new in renamed:
-            what = f"holds two tensors that both mean {new}"
-            raise CheckpointError(Problem(what, "give a file of one model", file=file))
-        renamed[new] = value
+        _put(file, renamed, new, value)
     return layout, renamed
+
+
+def _put(file: str, tensors: dict[str, Tensor], name: str, value: Tensor) -> None:
+    """Add a tensor; a second one of the same meaning is no model that we know."""
+    if name in tensors:
+        what = f"holds two tensors that both mean {name}"
+        raise CheckpointError(Problem(what, "give a file of one model", file=file))
+    tensors[name] = value
 
 
 def _own_scale(settings: Any) -> float:
     """Scale of the adapters in a file of this software, from its settings."""
-    lora = settings["lora"]
+    lora = settings.get("lora", {})
     rank = lora.get("rank", 1)
     scale: float = lora.get("alpha", 1) / (rank**0.5 if lora.get("rslora") else rank)
     return scale
@@ -389,7 +401,7 @@ def _merge_adapters(
             if re.search(r"\.base\.(weight|bias)$", key):
                 alpha = YEAST_ALPHA
             key = re.sub(r"\.parametrizations\.weight\.original$", ".weight", key)
-            out[re.sub(r"\.base\.(weight|bias)$", r".\1", key)] = value
+            _put(file, out, re.sub(r"\.base\.(weight|bias)$", r".\1", key), value)
     if not pairs:
         return out
     if scale is None:
@@ -433,31 +445,40 @@ def _refuse_variants(file: str, state: dict[str, Tensor]) -> None:
             raise CheckpointError(Problem(what, "give a checkpoint without it", file=file))
 
 
-def _split_qkv_bias(state: dict[str, Tensor], notes: list[str]) -> dict[str, Tensor]:
+def _split_qkv_bias(file: str, state: dict[str, Tensor], notes: list[str]) -> dict[str, Tensor]:
     """One bias for queries, keys and values -> GET's two.
 
     The keys' bias adds the same number to all scores of a query, and softmax removes it.
     """
-    out = {}
+    out: dict[str, Tensor] = {}
     for key, value in state.items():
-        if key.endswith("attn.qkv.bias"):
-            q_bias, _, v_bias = value.chunk(3)
-            out[key.replace("qkv.bias", "q_bias")] = q_bias
-            out[key.replace("qkv.bias", "v_bias")] = v_bias
-        else:
-            out[key] = value
+        if not key.endswith("attn.qkv.bias"):
+            _put(file, out, key, value)
+            continue
+        if value.dim() != 1 or not len(value) or len(value) % 3:
+            raise _odd_shape(file, key, value)
+        q_bias, _, v_bias = value.chunk(3)
+        _put(file, out, key.replace("qkv.bias", "q_bias"), q_bias)
+        _put(file, out, key.replace("qkv.bias", "v_bias"), v_bias)
     notes.append("the bias of the keys is dropped, which changes no output")
     return out
 
 
-def _fold_layer_scale(state: dict[str, Tensor], notes: list[str]) -> dict[str, Tensor]:
+def _odd_shape(file: str, name: str, value: Tensor) -> CheckpointError:
+    what = f"holds {name} in a shape that it cannot have ({_shape(value)})"
+    return CheckpointError(Problem(what, "give another checkpoint", file=file))
+
+
+def _fold_layer_scale(file: str, state: dict[str, Tensor], notes: list[str]) -> dict[str, Tensor]:
     """LayerScale multiplies the output of a branch: so does its last map, scaled by row."""
     out = dict(state)
     for key in [key for key in state if re.search(r"\.gamma_[12]$", key)]:
         gamma = out.pop(key).float()
         last = "attn.proj" if key.endswith("1") else "mlp.fc2"
         for name in (f"{key[: -len('gamma_1')]}{last}.{part}" for part in ("weight", "bias")):
-            if name in out and out[name].shape[:1] == gamma.shape:
+            if name in out:
+                if gamma.dim() != 1 or out[name].shape[:1] != gamma.shape:
+                    raise _odd_shape(file, key, gamma)
                 out[name] = out[name].float() * gamma.view(-1, *[1] * (out[name].dim() - 1))
     if len(out) < len(state):
         notes.append("LayerScale is folded into attn.proj and mlp.fc2, which changes no output")
@@ -468,9 +489,13 @@ def _check_tensors(file: str, tensors: dict[str, Tensor]) -> None:
     """Sizes can be read off, and all numbers are finite."""
     for name in ("attn.proj.weight", "mlp.fc1.weight"):
         blocks = [t for key, t in tensors.items() if re.search(rf"blocks\.\d+\.{name}$", key)]
-        if not blocks or any(each.dim() != 2 for each in blocks):
+        if not blocks or any(each.dim() != 2 or not each.numel() for each in blocks):
             what = f"holds no encoder block with {name} as a matrix"
             raise CheckpointError(Problem(what, "give another checkpoint", file=file))
+    beyond = max(_blocks(tensors))
+    if beyond >= MOST_BLOCKS:
+        what = f"names a block {beyond}, and no model has so many"
+        raise CheckpointError(Problem(what, "give another checkpoint", file=file))
     flat = [key for key in tensors if key.endswith("weight") and "norm" not in key]
     odd = [key for key in flat if tensors[key].dim() != 2]
     odd += [key for key, value in tensors.items() if not value.isfinite().all()]
@@ -490,9 +515,10 @@ def _heads(
         what = f"was trained with {told} heads, and finetune.num_heads is {given}"
         raise CheckpointError(Problem(what, "leave finetune.num_heads out", file=file))
     heads = told or given or width // WIDTH_OF_A_HEAD
-    if heads == 0 or width % heads:
+    guessed = not (told or given)
+    if (guessed and width % WIDTH_OF_A_HEAD) or width % heads:
         what = f"is {width} wide, and does not tell its number of heads"
-        if told or given:
+        if not guessed:
             what = f"is {width} wide, which {heads} heads do not divide"
         fix = "set finetune.num_heads to that of its training"
         raise CheckpointError(Problem(what, fix, file=file))
@@ -555,7 +581,10 @@ def load_get(
 
 
 def adopt(
-    model: nn.Module, weights: GetWeights, columns: Sequence[int] | None = None, reason: str = ""
+    model: nn.Module,
+    weights: GetWeights,
+    columns: Sequence[int] | None = None,
+    reason: str = "no feature name of the table is among the file's",
 ) -> LoadReport:
     """Copy into a model what it has under GET's names and in the same shape.
 
@@ -591,7 +620,8 @@ def adopt(
         report.left_out[name] = "the model has no such part"
     partly_new = -1 in report.columns
     if partly_new:  # the map is trained whole, so none of it counts as the file's
-        report.loaded = [each for each in report.loaded if not each.startswith("region_embed.")]
+        partly = ("region_embed.", "head_mask.")
+        report.loaded = [each for each in report.loaded if not each.startswith(partly)]
     _count(report, state, model)
     return report
 
@@ -610,6 +640,8 @@ def _choose_columns(
     kept = [] if columns is None or theirs is None else [each for each in columns if each >= 0]
     if theirs is None or not kept or theirs.shape[0] != ours.shape[0]:
         why = "the file has none" if theirs is None else reason
+        if theirs is not None and theirs.shape[0] != ours.shape[0]:
+            why = f"it is {theirs.shape[0]} wide in the file and {ours.shape[0]} in the model"
         report.region_embed = f"newly initialised: {why}"
         for name in [n for n in taken if n.startswith(("region_embed.", "head_mask."))]:
             report.left_out[name] = "its features are not those of the table"
@@ -621,8 +653,8 @@ def _choose_columns(
     weight = ours.clone()
     weight[:, old] = theirs[:, chosen[old]].to(weight.dtype)
     taken["region_embed.embed.weight"] = weight
-    if "head_mask.weight" in taken and "head_mask.weight" in state:
-        for name in ("head_mask.weight", "head_mask.bias"):
+    for name in ("head_mask.weight", "head_mask.bias"):
+        if name in state and name in taken and len(taken[name]) == theirs.shape[1]:
             rows = state[name].clone()
             rows[old] = taken[name][chosen[old]].to(rows.dtype)
             taken[name] = rows
