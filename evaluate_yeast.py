@@ -86,7 +86,7 @@ def evaluate(
     from yeast_get.data.expression_data import load_expression_data
     from yeast_get.errors import Problem, RunError
     from yeast_get.evaluation import report
-    from yeast_get.run_dir import EVALUATE_FILES, RunDir, check_new_file
+    from yeast_get.run_dir import EVALUATE_FILES, RunDir, check_new_files
     from yeast_get.training.checkpoint import Checkpoint, export_model
 
     started = time.monotonic()
@@ -94,8 +94,7 @@ def evaluate(
     checkpoint = Checkpoint.load(model).with_base(base)
     _, schema, network = checkpoint.build()
     settings = settings_for_evaluation(checkpoint.settings, config, overrides, {"data.path": data})
-    for path in filter(None, (export, export_get)):
-        check_new_file(path, overwrite)
+    check_new_files([p for p in (export, export_get) if p], [model, base], overwrite)
     exports_only = bool(export or export_get) and output is None and settings.data.path is None
     if not exports_only and output is None:
         raise RunError(Problem("no folder is named", "give --output"))

@@ -73,6 +73,8 @@ def train(
     run = RunDir(output or "", TRAIN_FILES)
     if not check:
         run.check(resume=resume, overwrite=overwrite)
+    if overwrite and not check:
+        run.check_keeps(settings.finetune.checkpoint, "finetune.checkpoint")
     start_logging(debug)
     from yeast_get.training.prepare import prepare, train_and_test
     from yeast_get.training.pretrain import prepare_pretraining, pretrain

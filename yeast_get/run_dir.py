@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -122,6 +122,16 @@ class RunDir:
                 )
             )
 
+    def check_keeps(self, path: str | None, name: str) -> None:
+        """Refuse to overwrite a file that the run itself starts from.
+
+        Raises:
+            RunError: Naming the file.
+        """
+        if path is not None and Path(path).resolve() in {own.resolve() for own in self._own()}:
+            what = f"is {name}, and --overwrite would delete it"
+            raise RunError(Problem(what, "give another --output, or move it", file=path))
+
     def start(self, *, overwrite: bool = False) -> None:
         """Make the folders; with `overwrite`, first delete what this command wrote before.
 
@@ -142,7 +152,27 @@ class RunDir:
         return self.checkpoints / f"epoch_{epoch:04d}.pth"
 
 
-def check_new_file(path: str | Path, overwrite: bool) -> None:
+def check_new_files(paths: Sequence[str], read: Sequence[str | None], overwrite: bool) -> None:
+    """Refuse to write where something stands that is not to be lost.
+
+    Args:
+        paths: Files to write.
+        read: Files that the command reads.
+        overwrite: Whether other files may be replaced.
+
+    Raises:
+        RunError: Naming the path.
+    """
+    taken = {Path(each).resolve() for each in read if each}
+    for path in paths:
+        if Path(path).resolve() in taken:
+            what = "is read or written by this command already"
+            raise RunError(Problem(what, "name another file", file=path))
+        taken.add(Path(path).resolve())
+        _check_new_file(path, overwrite)
+
+
+def _check_new_file(path: str, overwrite: bool) -> None:
     """Refuse a file that is there, unless it may be replaced, and a folder that is not.
 
     Raises:

@@ -482,3 +482,86 @@ def test_files_of_layout_one_still_load(train, evaluate, table_path):
     torch.save(values | {"format": 1}, run / "best_model.pth")
     after = (evaluate(run, table_path, output="b") / "predictions.csv").read_bytes()
     assert before == after
+
+
+# --------------------------------------------------------------------- what must not be lost
+
+
+def test_overwrite_never_deletes_what_the_run_starts_from(train, base, table_path, capsys):
+    with pytest.raises(SystemExit):
+        train(table_path, f"finetune.checkpoint={base}", output="base", extra=("--overwrite",))
+    assert (
+        "pretrained.pth: is finetune.checkpoint, and --overwrite would" in capsys.readouterr().err
+    )
+    assert base.exists()
+
+
+def test_exports_never_write_over_what_is_read(tuned, base, tmp_path, capsys):
+    arguments = ["--model", tuned / "adapter.pth", "--base", base, "--overwrite", "--export"]
+    for target in (base, tuned / "adapter.pth"):
+        refused(evaluate_yeast, *arguments, target)
+        assert "is read or written by this command already" in capsys.readouterr().err
+    one = tmp_path / "one.pth"
+    refused(evaluate_yeast, *arguments, one, "--export-get", one)
+    assert not one.exists()
+
+
+def test_full_fine_tuning_is_not_resumed_from_another_file(train, base, table_path, capsys):
+    other = train(table_path, *PRETRAIN, "experiment.seed=3", output="other") / "pretrained.pth"
+    train(table_path, f"finetune.checkpoint={base}", "scheduler.name=constant", output="run")
+    capsys.readouterr()
+    with pytest.raises(SystemExit):
+        train(table_path, f"finetune.checkpoint={other}", "scheduler.name=constant",
+              "training.max_epochs=5", output="run", extra=("--resume",))  # fmt: skip
+    assert "was trained on another base" in capsys.readouterr().err
+
+
+def test_an_adapter_of_reordered_columns_and_rslora_is_the_model(
+    train, evaluate, base, table, table_path, tmp_path
+):
+    order = ["motif_c", "motif_a", "motif_b"]
+    table[[*order, *(c for c in table if c not in order)]].to_csv(table_path, index=False)
+    run = train(table_path, f"finetune.checkpoint={base}", "lora.enabled=true", "lora.rank=2",
+                "lora.rslora=true", output="run")  # fmt: skip
+    assert manifest(run)["pretrained"]["columns"] == [2, 0, 1, 3]
+    whole = evaluate(run, table_path, output="whole") / "predictions.csv"
+    assert whole.read_bytes() == (run / "predictions.csv").read_bytes()
+    arguments = ["--model", run / "adapter.pth", "--base", base, "--data", table_path]
+    arguments += ["--output", tmp_path / "parts", "--device", "cpu"]
+    evaluate_yeast.main([str(each) for each in arguments], standalone_mode=False)
+    assert (tmp_path / "parts" / "predictions.csv").read_bytes() == whole.read_bytes()
+
+
+def test_a_base_of_fewer_columns_is_another_base(train, tuned, table, table_path, tmp_path, capsys):
+    few = tmp_path / "few.csv"
+    table.drop(columns=["motif_b", "motif_c"]).to_csv(few, index=False)
+    other = train(few, *PRETRAIN, output="few") / "pretrained.pth"
+    capsys.readouterr()
+    refused(evaluate_yeast, "--model", tuned / "adapter.pth", "--base", other, "--data", table_path,
+            "--output", tmp_path / "o")  # fmt: skip
+    assert "is not the base that the adapter was trained from" in capsys.readouterr().err
+
+
+def test_a_map_of_which_a_part_is_new_trains_in_full(train, base, table_path, tmp_path):
+    held = torch.load(base, weights_only=True)
+    del held["state_dict"]["encoder.blocks.0.mlp.fc2.bias"]
+    torch.save(held, tmp_path / "part.pth")
+    run = train(table_path, f"finetune.checkpoint={tmp_path / 'part.pth'}", "lora.enabled=true",
+                "finetune.strict=false")  # fmt: skip
+    record = Checkpoint.load(run / "best_model.pth").lora
+    assert "encoder.blocks.0.mlp.fc2" not in record["modules"]
+    assert "encoder.blocks.0.mlp.fc2.weight" not in record["base"]
+    name = "encoder.blocks.0.mlp.fc2.weight"
+    assert not torch.equal(weights(run / "last.pth")[name], held["state_dict"][name])
+
+
+def test_epsilon_and_positions_travel_with_the_file(train, table_path, capsys):
+    odd = ("model.encoder.layer_norm_eps=1e-5", "model.transformer.positional_encoding=sinusoidal")
+    base = train(table_path, *PRETRAIN, *odd, output="base") / "pretrained.pth"
+    capsys.readouterr()
+    run = train(table_path, f"finetune.checkpoint={base}", output="run")
+    said = capsys.readouterr().out
+    assert "was trained with positional_encoding: sinusoidal, and the model has none" in said
+    stored = Checkpoint.load(run / "best_model.pth").settings["model"]
+    assert stored["encoder"]["layer_norm_eps"] == 1e-5
+    assert "these columns are scaled as in the file" in said

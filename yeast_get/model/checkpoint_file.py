@@ -9,6 +9,7 @@ the file says of it. Whatever else a file wants to import is refused by name.
 
 from __future__ import annotations
 
+import argparse
 import pickletools
 import warnings
 import zipfile
@@ -78,6 +79,8 @@ def find_setting(values: Any, name: str, kind: type) -> Any:
             continue
         seen.add(id(value))
         inside = value.state if isinstance(value, Dropped) else value
+        if isinstance(value, argparse.Namespace):  # built, where the file is trusted
+            inside = vars(value)
         if isinstance(inside, dict):
             found = inside.get(name)
             if isinstance(found, Dropped) and isinstance(found.state, dict):

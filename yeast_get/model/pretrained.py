@@ -54,6 +54,7 @@ class GetWeights:
         num_heads: Attention heads.
         heads_from: Where that number is from.
         layer_norm_eps: Of the LayerNorms.
+        positions: The positional encoding, where the file tells.
         notes: What was done to the tensors on the way.
         features: What the file says of its input columns: "names", and "center", "offset" and
             "scale" where it has them, one entry per column. Empty for published files.
@@ -72,6 +73,7 @@ class GetWeights:
     features: dict[str, list[Any]] = field(default_factory=dict)
     trained_regions: Tensor | None = None
     trained_rows: dict[str, Any] = field(default_factory=dict)
+    positions: str | None = None
 
     @property
     def embed_dim(self) -> int:
@@ -120,6 +122,7 @@ class LoadReport:
         backbone: Parameters of the model's GET part: loaded, and in all.
         encoder: Likewise of the encoder alone.
         missing_blocks: Encoder blocks of which nothing was loaded.
+        sha256: Digest of the loaded tensors, for whoever must know the file again.
     """
 
     file: str
@@ -135,6 +138,7 @@ class LoadReport:
     backbone: tuple[int, int] = (0, 0)
     encoder: tuple[int, int] = (0, 0)
     missing_blocks: list[int] = field(default_factory=list)
+    sha256: str = ""
 
     def lines(self) -> list[str]:
         """The report for the screen: counts and shares, and the first few names."""
@@ -190,7 +194,10 @@ class LoadReport:
         ]
         if strict and odd:
             what = f"does not fit: {_some(odd)}"
-            fix = "give another checkpoint, or set finetune.strict: false to train these anew"
+            fix = (
+                "give another checkpoint, or set finetune.strict: false, which trains anew what is "
+                "missing and leaves out what is unexpected"
+            )
             raise CheckpointError(Problem(what, fix, file=self.file))
 
 
@@ -297,6 +304,7 @@ def read_get(
         features=_features(file, held.get("features"), tensors),
         trained_regions=regions if isinstance(regions, Tensor) else None,
         trained_rows=held.get("trained_rows", {}),
+        positions=find_setting(settings, "positional_encoding", str),
     )
 
 
@@ -419,18 +427,23 @@ def _merge_adapters(
             what = f"the LoRA adapter of {path} does not fit its weight"
             raise CheckpointError(Problem(what, "give another checkpoint", file=file))
         by = alpha / a.shape[0] if scale == "auto" else scale
-        out[f"{path}.weight"] = weight.float() + by * (b.float() @ a.float())
+        out[f"{path}.weight"] = _merged(weight, a, b, by)
         scales.add(f"{by:g}")
     how = " (alpha / rank, with the alpha of its layout)" if scale == "auto" else ""
     notes.append(f"{len(pairs)} LoRA adapters merged, scale {', '.join(sorted(scales))}{how}")
     return out
 
 
+def _merged(weight: Tensor, a: Tensor, b: Tensor, scale: float) -> Tensor:
+    """W + scale B A, rounded once from float64, so that every processor gives the same bits."""
+    return (weight.double() + scale * (b.double() @ a.double())).float()
+
+
 def _is_adapter_of(weight: Tensor, a: Tensor, b: Tensor) -> bool:
     """Whether B A has the shape of a weight."""
     if any(each.dim() != 2 for each in (weight, a, b)):
         return False
-    return b.shape[1] == a.shape[0] and (b.shape[0], a.shape[1]) == tuple(weight.shape)
+    return b.shape[1] == a.shape[0] > 0 and (b.shape[0], a.shape[1]) == tuple(weight.shape)
 
 
 def _refuse_variants(file: str, state: dict[str, Tensor]) -> None:
@@ -528,7 +541,7 @@ def _heads(
 
 
 def _blocks(tensors: Mapping[str, Tensor]) -> set[int]:
-    return {int(m[1]) for key in tensors if (m := re.match(r"encoder\.blocks\.(\d+)\.", key))}
+    return {int(m[1]) for key in tensors if (m := re.match(r"encoder\.blocks\.(\d{1,6})\.", key))}
 
 
 def _first_block(tensors: Mapping[str, Tensor], name: str) -> Tensor:
@@ -621,7 +634,9 @@ def adopt(
     partly_new = -1 in report.columns
     if partly_new:  # the map is trained whole, so none of it counts as the file's
         partly = ("region_embed.", "head_mask.")
-        report.loaded = [each for each in report.loaded if not each.startswith(partly)]
+        for name in [each for each in report.loaded if each.startswith(partly)]:
+            report.loaded.remove(name)
+            report.left_out[name] = "taken in part, column by column"
     _count(report, state, model)
     return report
 

@@ -157,7 +157,8 @@ class Checkpoint:
             return self
         _, _, model = self.build()
         settings = {**self.settings, "lora": LoraConfig().model_dump()}
-        return dataclasses.replace(self, model=merged_state(model), lora={}, settings=settings)
+        state = merged_state(model)
+        return dataclasses.replace(self, model=state, lora={}, settings=settings, resume={})
 
     def save_get(self, path: Path) -> list[str]:
         """Write GET's own part in GET's layout, adapters merged, with the feature names beside it.
@@ -168,7 +169,8 @@ class Checkpoint:
         state = self.merged().model
         heads = self.settings["model"]["transformer"]["num_heads"]
         eps = self.settings["model"]["encoder"].get("layer_norm_eps") or LAYER_NORM_EPS
-        told = {"trained_rows": self.trained_rows}
+        positions = self.settings["model"]["transformer"]["positional_encoding"]
+        told = {"trained_rows": self.trained_rows, "positional_encoding": positions}
         write_get(path, state, self.features, num_heads=heads, layer_norm_eps=eps, told=told)
         return sorted({name.partition(".")[0] for name in state} - set(GET_PARTS))
 

@@ -224,7 +224,9 @@ def resumable(path: Path, checkpoint: Checkpoint) -> dict[str, Any]:
     if last.data_fingerprint != checkpoint.data_fingerprint:
         what = "was trained on other data than --data now holds"
         raise RunError(Problem(what, "resume with the same table", file=str(path)))
-    if last.lora.get("base_sha256") != checkpoint.lora.get("base_sha256"):
+    known = {key: checkpoint.schema.get(key) for key in last.schema}
+    start = (last.load_report.get("sha256"), last.schema)
+    if start != (checkpoint.load_report.get("sha256"), known):
         what = "was trained on another base than finetune.checkpoint now holds"
         raise RunError(Problem(what, "resume with the same checkpoint", file=str(path)))
     for section, values in checkpoint.settings.items():

@@ -110,7 +110,10 @@ class Pretraining(Stage):
             kept.features,
             num_heads=model.transformer.num_heads,
             layer_norm_eps=model.encoder.layer_norm_eps or LAYER_NORM_EPS,
-            told={"pretrained_regions": self.trained_regions},
+            told={
+                "pretrained_regions": self.trained_regions,
+                "positional_encoding": model.transformer.positional_encoding,
+            },
         )
 
 

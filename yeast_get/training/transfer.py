@@ -149,6 +149,12 @@ def load_into(
         )
     report = adopt(model, pretrained.weights, pretrained.columns(schema), why)
     report.check(strict=config.strict, min_loaded_fraction=config.min_loaded_fraction)
+    state = model.state_dict()
+    report.sha256 = digest({name: state[name] for name in report.loaded})
+    theirs, ours = pretrained.weights.positions, model.positional_encoding
+    if theirs not in (None, ours):
+        log.warning("warning: %s was trained with positional_encoding: %s, and the model has %s",
+                    report.file, theirs, ours)  # fmt: skip
     if report.columns:
         report.notes += _scale_notes(pretrained, schema)
     return report
@@ -157,6 +163,8 @@ def load_into(
 def _scale_notes(pretrained: Pretrained, schema: FeatureSchema) -> list[str]:
     """How the kept columns are scaled, and which of them are the same everywhere."""
     notes = []
+    if "scale" in pretrained.weights.features:
+        notes.append("these columns are scaled as in the file, whatever data.motif_scale says")
     if "scale" not in pretrained.weights.features:
         notes.append(
             "the file holds no scales of its features; GET divides each motif by its largest "
@@ -222,11 +230,13 @@ def adapt(model: YeastTransformer, report: LoadReport, settings: Settings) -> di
     if not config.enabled:
         return {}
     loaded = set(report.loaded)
-    new = [
+    new = {
         path
         for path, part in model.named_modules()
-        if any(f"{path}.{name}" not in loaded for name, _ in part.named_parameters())
-    ]
+        for name, _ in part.named_parameters(recurse=False)
+        if path and f"{path}.{name}" not in loaded
+    }
+    base = [name for name in report.loaded if name.rpartition(".")[0] not in new]
     try:
         modules = lora.inject(
             model, config.targets, rank=config.rank, alpha=config.alpha,
@@ -236,16 +246,16 @@ def adapt(model: YeastTransformer, report: LoadReport, settings: Settings) -> di
         fix = "name modules of the encoder, such as encoder or attn.qkv"
         raise ConfigError(Problem(f"lora.targets: {error}", fix)) from None
     _say_what_is_idle(model, modules, config)
-    for name in report.loaded:
+    for name in base:
         model.get_parameter(name).requires_grad_(False)
     if config.freeze_dropout:
         without_dropout(model.encoder)
     state = model.state_dict()
     return {
         "modules": modules,
-        "base": list(report.loaded),
+        "base": base,
         "base_file": Path(report.file).name,
-        "base_sha256": digest({name: state[name] for name in report.loaded}),
+        "base_sha256": digest({name: state[name] for name in base}),
     }
 
 
@@ -316,10 +326,12 @@ def base_tensors(
     """
     config = settings.finetune  # whether to trust a file is never taken from another file
     weights = read_get(path, num_heads=config.num_heads, lora_scale=config.lora_scale)
-    adopt(model, weights, columns or None)
+    fits = max(columns, default=-1) < (weights.num_features or 0) or not columns
+    if fits:
+        adopt(model, weights, columns or None)
     state = model.state_dict()
     found = {name: state[name].clone() for name in record["base"] if name in state}
-    if digest(found) != record["base_sha256"]:
+    if not fits or digest(found) != record["base_sha256"]:
         what = "is not the base that the adapter was trained from"
         fix = f"give {record['base_file']} (the SHA-256 of its tensors is another)"
         raise CheckpointError(Problem(what, fix, file=str(path)))

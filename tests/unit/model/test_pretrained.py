@@ -536,7 +536,8 @@ def test_one_tensor_of_another_shape(save):
     said = refusal(path)
     assert said == (
         f"does not fit: {name}: 32x9 in the file, 32x8 in the model; "
-        "give another checkpoint, or set finetune.strict: false to train these anew"
+        "give another checkpoint, or set finetune.strict: false, which trains anew what is "
+        "missing and leaves out what is unexpected"
     )
     model, report = load_get(path, HEADS, strict=False)
     assert list(report.mismatched) == [name]
