@@ -14,6 +14,7 @@ import pickletools
 import warnings
 import zipfile
 from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from yeast_get.errors import CheckpointError, Problem
 
 HARMLESS = {
     "argparse.Namespace",
+    "collections.defaultdict",
     "numpy.dtype",
     "numpy.core.multiarray.scalar",
     "numpy._core.multiarray.scalar",
@@ -115,7 +117,6 @@ def open_checkpoint(path: str | Path, *, trust: bool = False) -> Any:
     if trust:
         return _load(file, weights_only=False)
     _check_archive(file)
-    stand_ins: list[Any] = [(_empty, "collections.defaultdict")]
     try:
         wanted = sorted(get_unsafe_globals_in_checkpoint(file))
     except Exception as error:  # torch raises many kinds for damaged files
@@ -129,21 +130,21 @@ def open_checkpoint(path: str | Path, *, trust: bool = False) -> Any:
             "ask for a file with weights only; finetune.trust_checkpoint: true runs such code, and "
             "is only for files that you made yourself",
         )
-    stand_ins += [(_stand_in(name), name) for name in wanted if name != "collections.defaultdict"]
-    with safe_globals(stand_ins):
+    with safe_globals([(_stand_in(name), name) for name in wanted]):
         return _load(file, weights_only=True)
 
 
-def _stand_in(name: str) -> type:
+def _stand_in(name: str) -> Callable[..., Any]:
     """A class of its own per name, since torch's reader knows the allowed classes by identity."""
+    if name == "collections.defaultdict":
+        return _empty
     if name.endswith(".AttributeDict"):  # Lightning's; torch's reader fills only plain ones
         return type("AttributeDict", (dict,), {"__new__": lambda cls, *args: {}})
     return type("Dropped", (Dropped,), {"name": name})
 
 
 def _is_harmless(name: str) -> bool:
-    known = name in HARMLESS or name == "collections.defaultdict"
-    return known or name.partition(".")[0] in HARMLESS_PACKAGES
+    return name in HARMLESS or name.partition(".")[0] in HARMLESS_PACKAGES
 
 
 def _load(file: Path, *, weights_only: bool) -> Any:
@@ -153,6 +154,12 @@ def _load(file: Path, *, weights_only: bool) -> Any:
             return torch.load(file, map_location="cpu", weights_only=weights_only, mmap=True)
     except Exception as error:  # torch raises many kinds for damaged files
         raise _damaged(file, error) from None
+
+
+_OF_DAMAGED_ARCHIVES = (
+    zipfile.BadZipFile, OSError, EOFError, RuntimeError, ValueError, LookupError,
+)  # fmt: skip
+"""What zipfile and pickletools raise."""
 
 
 def _check_archive(file: Path) -> None:
@@ -171,9 +178,7 @@ def _check_archive(file: Path) -> None:
                 what = f"holds {pickles[0].file_size >> 20} MiB beside its tensors"
                 raise _refused(file, what, "give a file with weights only")
             steps = _longest_hash(archive.read(pickles[0]))
-    except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError, RuntimeError) as error:
-        raise _damaged(file, error) from None
-    except (ValueError, KeyError, IndexError) as error:  # from pickletools
+    except _OF_DAMAGED_ARCHIVES as error:
         raise _damaged(file, error) from None
     if steps > LONGEST_HASH:
         what = "nests tuples so that reading never ends, as files do that are made to hang a reader"

@@ -390,7 +390,7 @@ def _own_scale(settings: Any) -> float:
 
 
 _LORA_KEY = re.compile(
-    r"^(?P<path>.+?)\.(?P<minlora>parametrizations\.weight\.0\.)?lora_(?P<what>A|B|dropout_mask)$"
+    r"^(?P<path>.+?)\.(parametrizations\.weight\.0\.)?lora_(?P<what>A|B|dropout_mask)$"
 )
 
 
@@ -637,7 +637,7 @@ def adopt(
         for name in [each for each in report.loaded if each.startswith(partly)]:
             report.loaded.remove(name)
             report.left_out[name] = "taken in part, column by column"
-    _count(report, state, model)
+    _count(report, state)
     return report
 
 
@@ -686,7 +686,7 @@ def _shape(tensor: Tensor) -> str:
     return "x".join(map(str, tensor.shape)) or "one number"
 
 
-def _count(report: LoadReport, state: dict[str, Tensor], model: nn.Module) -> None:
+def _count(report: LoadReport, state: dict[str, Tensor]) -> None:
     loaded = set(report.loaded)
 
     def count(names: Iterable[str]) -> tuple[int, int]:

@@ -34,12 +34,11 @@ class Finetune(Stage):
         device: torch.device,
         checkpoint: Checkpoint,
     ) -> None:
+        super().__init__(data, part, schema, settings, device, checkpoint)
         window, seed = settings.data.regions_per_window, settings.experiment.seed
         home = home_of(settings, device)
-        self.data, self.part, self.schema, self.settings = data, part, schema, settings
         self.train_set = YeastDataset(data, schema, window, home, settings.augmentation, seed)
         self.val_set = YeastDataset(data, schema, window, device)
-        self.checkpoint = checkpoint
 
     def no_correlation(self) -> str | None:
         """Why the validation targets allow no correlation."""

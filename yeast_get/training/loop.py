@@ -24,6 +24,7 @@ from tqdm import tqdm
 from yeast_get.batch import Batch
 from yeast_get.config import Settings
 from yeast_get.data.expression_data import ExpressionData
+from yeast_get.data.features import FeatureSchema
 from yeast_get.data.splits import TRAIN
 from yeast_get.data.yeast_dataset import EpochSampler, YeastDataset, batches
 from yeast_get.errors import Problem, RunError
@@ -70,16 +71,26 @@ class Stage(ABC):
     Attributes:
         data: The table.
         part: [N] part of each observation.
+        schema: Fitted on the training part.
         settings: The run's.
-        train_set: Gathers training batches.
+        device: Where to compute.
+        train_set: Gathers training batches; made by each kind of stage.
         checkpoint: All of it but the weights and scores.
     """
 
-    data: ExpressionData
-    part: np.ndarray
-    settings: Settings
     train_set: YeastDataset
-    checkpoint: Checkpoint
+
+    def __init__(
+        self,
+        data: ExpressionData,
+        part: np.ndarray,
+        schema: FeatureSchema,
+        settings: Settings,
+        device: torch.device,
+        checkpoint: Checkpoint,
+    ) -> None:
+        self.data, self.part, self.schema, self.settings = data, part, schema, settings
+        self.device, self.checkpoint = device, checkpoint
 
     @abstractmethod
     def no_correlation(self) -> str | None:

@@ -54,8 +54,7 @@ class Pretraining(Stage):
         device: torch.device,
         checkpoint: Checkpoint,
     ) -> None:
-        self.data, self.part, self.settings, self.device = data, part, settings, device
-        self.checkpoint = checkpoint
+        super().__init__(data, part, schema, settings, device, checkpoint)
         window, seed = settings.data.regions_per_window, settings.experiment.seed
         ratio = settings.task.mask_ratio
         home = home_of(settings, device)
@@ -97,7 +96,7 @@ class Pretraining(Stage):
             what = f"the predictions of hidden regions are not finite in epoch {epoch}"
             raise RunError(Problem(what, "lower training.learning_rate", file=self.data.source))
         return {
-            "val_loss": loss / max(len(y_true), 1),
+            "val_loss": loss / len(y_true),
             "val_pearson": score(y_true[:, None], y_pred[:, None])["pearson"],
         }, None
 

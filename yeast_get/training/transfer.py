@@ -162,14 +162,12 @@ def load_into(
 
 def _scale_notes(pretrained: Pretrained, schema: FeatureSchema) -> list[str]:
     """How the kept columns are scaled, and which of them are the same everywhere."""
-    notes = []
-    if "scale" in pretrained.weights.features:
-        notes.append("these columns are scaled as in the file, whatever data.motif_scale says")
+    notes = ["these columns are scaled as in the file, whatever data.motif_scale says"]
     if "scale" not in pretrained.weights.features:
-        notes.append(
+        notes = [
             "the file holds no scales of its features; GET divides each motif by its largest "
             "score, as data.motif_scale: max does"
-        )
+        ]
     if schema.constant:
         notes.append(
             f"{len(schema.constant)} input columns are the same in every training row: "
@@ -250,12 +248,15 @@ def adapt(model: YeastTransformer, report: LoadReport, settings: Settings) -> di
         model.get_parameter(name).requires_grad_(False)
     if config.freeze_dropout:
         without_dropout(model.encoder)
-    state = model.state_dict()
+    sha256 = report.sha256
+    if base != report.loaded:
+        state = model.state_dict()
+        sha256 = digest({name: state[name] for name in base})
     return {
         "modules": modules,
         "base": base,
         "base_file": Path(report.file).name,
-        "base_sha256": digest({name: state[name] for name in base}),
+        "base_sha256": sha256,
     }
 
 
@@ -326,7 +327,7 @@ def base_tensors(
     """
     config = settings.finetune  # whether to trust a file is never taken from another file
     weights = read_get(path, num_heads=config.num_heads, lora_scale=config.lora_scale)
-    fits = max(columns, default=-1) < (weights.num_features or 0) or not columns
+    fits = max(columns, default=-1) < (weights.num_features or 0)
     if fits:
         adopt(model, weights, columns or None)
     state = model.state_dict()
