@@ -75,7 +75,22 @@ class ConfigError(UserError):
 
 
 class DataError(UserError):
-    """A mistake in a table."""
+    """Mistakes in a table.
+
+    Args:
+        problems: The mistakes.
+        lines: The lines for stderr, where more is to be said than the problems.
+    """
+
+    def __init__(
+        self, problems: Problem | Sequence[Problem], lines: Sequence[str] | None = None
+    ) -> None:
+        super().__init__(problems)
+        self._lines = lines
+
+    def lines(self) -> list[str]:
+        """The lines for stderr."""
+        return super().lines() if self._lines is None else list(self._lines)
 
 
 class CheckpointError(UserError):

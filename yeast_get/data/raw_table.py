@@ -1,0 +1,221 @@
+"""A table as it stands in its file: cells, row numbers, and what is wrong with them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+
+from yeast_get.data.findings import Finding, Findings
+from yeast_get.data.quantities import EXCEL_ERRORS, MISSING, Bad, fold_cell, parse_number
+from yeast_get.errors import DataError, Problem
+
+
+@dataclass
+class RawTable:
+    """One table as it stands in its file.
+
+    Attributes:
+        frame: The cells; the index holds row numbers of the file, the header being row 1.
+        file: The file's name as the user gave it.
+        sheet: The sheet, where the file is a workbook.
+        decimal: The decimal sign of its texts, `.` or `,`; None where they do not show it.
+        findings: What is wrong with it; all tables of one input share it.
+    """
+
+    frame: pd.DataFrame
+    file: str
+    sheet: str | None = None
+    decimal: str | None = None
+    findings: Findings = field(default_factory=Findings)
+
+    def problem(
+        self, what: str, fix: str = "", row: Any = None, column: str | None = None
+    ) -> Problem:
+        """A problem in this table; `row` is a row number of the file."""
+        return Problem(
+            what, fix, self.file, self.sheet, row=None if row is None else int(row), column=column
+        )
+
+    def add(
+        self,
+        severity: Literal["error", "warning"],
+        kind: str,
+        what: str,
+        fix: str = "",
+        column: str | None = None,
+        where: np.ndarray | Sequence[int] | None = None,
+        values: Sequence[Any] | None = None,
+    ) -> None:
+        """Take up a finding in this table.
+
+        Args:
+            severity: `error` or `warning`.
+            kind: As in `Finding`.
+            what: As in `Finding`; `{value}` stands for the cell.
+            fix: As in `Finding`.
+            column: The column.
+            where: Which rows: a mask [rows] or positions; None for the whole column or table,
+                and nothing is added where no row is meant.
+            values: The cells of these rows; by default those of the column.
+        """
+        if where is None:
+            rows, cells = np.zeros(0, dtype=np.int64), []
+        else:
+            at = np.asarray(where)
+            at = np.flatnonzero(at) if at.dtype == bool else at.astype(np.int64)
+            if not len(at):
+                return
+            rows = self.frame.index.to_numpy(np.int64)[at]
+            cells = list(self.frame[column].iloc[at]) if column in self.frame.columns else []
+        self.findings.add(
+            Finding(
+                severity, kind, what, fix, self.file, self.sheet, column, rows,
+                cells if values is None else values,
+            )
+        )  # fmt: skip
+
+    def error(self, kind: str, what: str, fix: str = "", **where: Any) -> None:
+        """Take up an error; see `add`."""
+        self.add("error", kind, what, fix, **where)
+
+    def warn(self, kind: str, what: str, fix: str = "", **where: Any) -> None:
+        """Take up a warning; see `add`."""
+        self.add("warning", kind, what, fix, **where)
+
+    def need(self, column: str | None, name: str) -> None:
+        """Refuse the table if a column that it must have was not found."""
+        if column is None:
+            known = ", ".join(list(self.frame.columns)[:12])
+            fix = f"add it; the first columns are {known}"
+            raise DataError(self.problem(f"has no column {name}", fix, row=1))
+
+    def good_rows(self) -> RawTable:
+        """The rows without an error."""
+        bad = self.findings.bad_rows(self.file, self.sheet)
+        kept = self.frame if not len(bad) else self.frame[~self.frame.index.isin(bad)]
+        return RawTable(kept, self.file, self.sheet, self.decimal, self.findings)
+
+    def numbers(self, column: str) -> np.ndarray:
+        """A column of plain numbers as float64 [rows], NaN for blank cells and for bad ones."""
+        series = self.frame[column]
+        if pd.api.types.is_numeric_dtype(series) and not pd.api.types.is_bool_dtype(series):
+            values = series.to_numpy(np.float64, na_value=np.nan)
+            infinite = np.isinf(values)
+            what = "'{value}' is not a finite number"
+            self.error("not finite", what, "correct the cell", column=column, where=infinite)
+            return np.where(infinite, np.nan, values)
+        cells = pd.to_numeric(series.where(~_is_bool(series), "x"), errors="coerce")
+        values = cells.to_numpy(np.float64, na_value=np.nan)
+        unclear = (np.isnan(values) | np.isinf(values)) & series.notna().to_numpy()
+        for cell, at in _positions(series, unclear):
+            values[at] = self._number(cell, at, column)
+        return values
+
+    def _number(self, cell: Any, at: np.ndarray, column: str) -> float:
+        """A cell that is no plain number at first sight, at these positions."""
+        folded = fold_cell(str(cell))
+        if folded in EXCEL_ERRORS:
+            self.warn_excel_error(column, at)
+            return np.nan
+        if folded in MISSING:
+            self.findings.normalise(column, "read as missing", len(at), repr(str(cell)))
+            return np.nan
+        if isinstance(cell, bool | np.bool_) or hasattr(cell, "isoformat"):
+            got: float | Bad = Bad("not a number", f"'{cell}' is not a number", "write a number")
+        else:
+            got = parse_number(str(cell), self.decimal)
+        if isinstance(got, Bad):
+            self.error(got.kind, got.what, got.fix, column=column, where=at)
+            return np.nan
+        self.findings.normalise(column, "read as a plain number", len(at), f"{cell} -> {got:g}")
+        return got
+
+    def warn_excel_error(self, column: str, at: np.ndarray) -> None:
+        """Say that a failed formula counts as missing."""
+        what = "{value} is the error value of a formula and counts as missing"
+        self.warn("Excel error value", what, "mend the formula", column=column, where=at)
+
+    def text(self, column: str) -> np.ndarray:
+        """A column as text [rows], None for blank cells."""
+        codes, cells = pd.factorize(self.frame[column])  # -1 = blank
+        texts = np.array([*(_as_text(cell) for cell in cells), None], dtype=object)
+        return texts[codes]
+
+
+def _is_bool(series: pd.Series) -> np.ndarray:
+    if pd.api.types.is_bool_dtype(series):
+        return np.ones(len(series), dtype=bool)
+    return np.array([isinstance(cell, bool | np.bool_) for cell in series], dtype=bool)
+
+
+def _positions(series: pd.Series, wanted: np.ndarray) -> list[tuple[Any, np.ndarray]]:
+    """The different cells at the wanted positions, and where each stands."""
+    at = np.flatnonzero(wanted)
+    codes, cells = pd.factorize(series.iloc[at].astype(object))
+    order = np.argsort(codes, kind="stable")
+    bounds = np.searchsorted(codes[order], np.arange(len(cells) + 1))
+    return [(cell, at[order[bounds[i] : bounds[i + 1]]]) for i, cell in enumerate(cells)]
+
+
+def _as_text(cell: Any) -> str:
+    if isinstance(cell, float) and cell.is_integer():
+        return str(int(cell))
+    return str(cell).strip()
+
+
+def with_header(cells: pd.DataFrame, header: Sequence[str | None], table: RawTable) -> pd.DataFrame:
+    """The cells under their headers; what is wrong with the header becomes findings.
+
+    Args:
+        cells: The rows below the header, with row numbers of the file as index, columns by
+            position. There may be more columns than headers.
+        header: The headers, None or blank where there is none.
+        table: Whose findings to add to; its frame is not looked at.
+
+    Returns:
+        The columns with a header. A column without one is left out where it is empty or only
+        counts the rows (the index that pandas writes), else it is an error; so is a second column
+        of the same header.
+    """
+    names = ["" if name is None else str(name).strip() for name in header]
+    names += [""] * (cells.shape[1] - len(names))
+    kept: dict[str, int] = {}
+    problem = table.findings.add
+    for position, name in enumerate(names):
+        column = cells.iloc[:, position] if position < cells.shape[1] else None
+        if not name:
+            if column is None or column.isna().all():
+                continue
+            if _only_counts(column):
+                table.findings.normalise(
+                    f"column {position + 1}", "a row counter without a header was left out", 1
+                )
+                continue
+            first = int(np.argmax(column.notna().to_numpy()))
+            problem(Finding(
+                "error", "no header",
+                f"column {position + 1} has no header and holds '{{value}}'",
+                "name it, or delete the column", table.file, table.sheet, None,
+                np.array([cells.index[first]]), [column.iloc[first]],
+            ))  # fmt: skip
+        elif name in kept:
+            problem(Finding(
+                "error", "duplicate header",
+                f"'{name}' is the header of columns {kept[name] + 1} and {position + 1}",
+                "rename or delete one", table.file, table.sheet, name, np.array([1]), [name],
+            ))  # fmt: skip
+        else:
+            kept[name] = position
+    return cells.iloc[:, list(kept.values())].set_axis(list(kept), axis=1)
+
+
+def _only_counts(column: pd.Series) -> bool:
+    """Whether a column is 0, 1, 2, ... or 1, 2, 3, ..."""
+    if column.isna().any():
+        return False
+    values = pd.to_numeric(column, errors="coerce").to_numpy(np.float64, na_value=np.nan)
+    return bool((np.diff(values) == 1).all() and values[0] in (0, 1)) and len(values) > 1
