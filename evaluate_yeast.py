@@ -14,7 +14,8 @@ GROUPS = {
     "What is scored": ["split", "batch_size"],
     "LoRA and GET": ["base", "export", "export_get"],
     "Settings": ["config", "overrides"],
-    "Runs that exist already": ["overwrite", "debug"],
+    "Runs that exist already": ["overwrite"],
+    "Looking without evaluating": ["check", "debug"],
 }
 EPILOG = """\b
 The two commands that most people need:
@@ -51,6 +52,7 @@ The two commands that most people need:
     "--set", "overrides", multiple=True, metavar="SECTION.KEY=VALUE",
     help="Override one key of these sections; may be repeated.",
 )  # fmt: skip
+@click.option("--check", is_flag=True, help="Read and report everything, then stop.")
 @click.option("--overwrite", is_flag=True, help="Replace the evaluation in --output.")
 @click.option("--debug", is_flag=True, help="Show tracebacks and more log lines.")
 @click.version_option(__version__)
@@ -75,6 +77,7 @@ def evaluate(
     export_get: str | None,
     config: str | None,
     overrides: tuple[str, ...],
+    check: bool,
     overwrite: bool,
     debug: bool,
 ) -> None:
@@ -83,11 +86,13 @@ def evaluate(
 
     from yeast_get.command_line import choose_device, log_to_file, start_logging
     from yeast_get.config import settings_for_evaluation
-    from yeast_get.data.expression_data import load_expression_data
+    from yeast_get.data.data_report import describe
     from yeast_get.errors import Problem, RunError
     from yeast_get.evaluation import report
     from yeast_get.run_dir import EVALUATE_FILES, RunDir, check_new_files
+    from yeast_get.training.check import finish_check, reporting_errors, try_one_batch
     from yeast_get.training.checkpoint import Checkpoint, export_model
+    from yeast_get.training.prepare import prepare_evaluation, write_findings
 
     started = time.monotonic()
     where = choose_device(device)
@@ -95,41 +100,35 @@ def evaluate(
     _, schema, network = checkpoint.build()
     settings = settings_for_evaluation(checkpoint.settings, config, overrides, {"data.path": data})
     check_new_files([p for p in (export, export_get) if p], [model, base], overwrite)
-    exports_only = bool(export or export_get) and output is None and settings.data.path is None
-    if not exports_only and output is None:
+    nothing_to_read = output is None and settings.data.path is None and not check
+    exports_only = bool(export or export_get) and nothing_to_read
+    if not exports_only and output is None and not check:
         raise RunError(Problem("no folder is named", "give --output"))
     run = RunDir(output or "", EVALUATE_FILES)
-    if not exports_only:
+    if output is not None:
         run.check(overwrite=overwrite)
     start_logging(debug)
     if exports_only:
         export_model(checkpoint, export, export_get)
         return
     log.info("%s: epoch %d, trained by version %s", model, checkpoint.epoch, checkpoint.software)
-    table = load_expression_data(settings, need_target=False)
-    table.match_targets(schema.target_names)
-    table.log_summary()
-    for line in schema.unseen(table):
-        log.warning("warning: %s", line)
-    rows = checkpoint.rows()
-    part = rows.parts_of(table)
-    overlap = rows.overlap(table, part)
-    report.log_overlap(overlap)
-    evaluation = report.Evaluation(
-        model=network.to(where),
-        data=table,
-        schema=schema,
-        settings=settings,
-        baselines=checkpoint.fitted_baselines(),
-        part=part,
-        condition_key=rows.condition_key(table),
-        headline=report.choose_headline(part, table.measured, split),
-        overlap=overlap,
-        batch_size=batch_size or settings.training.batch_size,
-    )
+    report_to = run if check and output is not None and not run.holds_a_run() else None
+    with reporting_errors(report_to):
+        evaluation = prepare_evaluation(
+            checkpoint, schema, network.to(where), settings, split, batch_size
+        )
+    described = describe(evaluation.data, settings)
+    described["overlap_with_training"] = evaluation.overlap
+    if check:
+        every = evaluation.in_part("all")
+        source = evaluation.data.source
+        try_one_batch(evaluation.model, evaluation.dataset, every, settings, source)
+        finish_check(described, evaluation.data, report_to)
+        return
     run.start(overwrite=overwrite)
     log_to_file(run.evaluate_log)
     export_model(checkpoint, export, export_get)
+    write_findings(described, evaluation.data, run)
     metrics = report.evaluate(evaluation, run, tables=True, interpret=True)
     for line in report.headline_lines(metrics) if metrics else []:
         log.info("%s", line)

@@ -71,28 +71,36 @@ def train(
     if not check and output is None:
         raise RunError(Problem("no run folder is named", "give --output"))
     run = RunDir(output or "", TRAIN_FILES)
-    if not check:
+    if output is not None:
         run.check(resume=resume, overwrite=overwrite)
-    if overwrite and not check:
+    if overwrite:
         run.check_keeps(settings.finetune.checkpoint, "finetune.checkpoint")
     start_logging(debug)
-    from yeast_get.training.prepare import prepare, train_and_test
-    from yeast_get.training.pretrain import prepare_pretraining, pretrain
+    from yeast_get.data.splits import TRAIN
+    from yeast_get.training.check import finish_check, reporting_errors, try_one_batch
+    from yeast_get.training.prepare import Prepared, prepare, train_and_test
+    from yeast_get.training.pretrain import PreparedPretraining, prepare_pretraining, pretrain
     from yeast_get.training.transfer import look_at
 
     if check and settings.data.path is None and settings.finetune.checkpoint is not None:
         look_at(settings.finetune)
         return
-    last = run.last if resume and not check else None
+    last = run.last if resume else None
+    report_to = run if check and output is not None and not run.holds_a_run() else None
+    ready: Prepared | PreparedPretraining
     work: Callable[[], object]
-    if settings.task.stage == "pretrain":
-        regions = prepare_pretraining(settings, where, last)
-        work = partial(pretrain, regions, where, run)
-    else:
-        ready = prepare(settings, where, last)
-        work = partial(train_and_test, ready, where, run)
+    with reporting_errors(report_to):
+        if settings.task.stage == "pretrain":
+            ready = regions = prepare_pretraining(settings, where, last)
+            work = partial(pretrain, regions, where, run)
+        else:
+            ready = rows = prepare(settings, where, last)
+            work = partial(train_and_test, rows, where, run)
     if check:
-        log.info("checked: nothing was written")
+        stage = ready.stage
+        taught = stage.part == TRAIN
+        try_one_batch(ready.model, stage.train_set, taught, stage.settings, stage.data.source)
+        finish_check(ready.described, stage.data, report_to)
         return
     run.start(overwrite=overwrite)
     log_to_file(run.train_log)

@@ -80,8 +80,12 @@ class DataConfig(Section):
     motif_scale: Literal["none", "max", "standard"] = "standard"
     regions_per_window: Positive = 1
     on_bad_row: Literal["error", "skip"] = "error"
-    max_skipped: NonNegative = 100
-    decimal: Literal[".", ","] = "."
+    max_skipped: Share = 0.05
+    decimal: Literal["auto", ".", ","] = "auto"
+    fill_merged: bool = False
+    include_hidden: bool = True
+    drop_missing_target: bool = False
+    drop_duplicates: bool = False
 
 
 class FieldConfig(Section):
@@ -94,6 +98,8 @@ class FieldConfig(Section):
     categories: dict[str, list[str]] = {}
     c0: dict[str, AboveZero] | AboveZero | None = None
     molar_mass: dict[str, AboveZero] = {}
+    words: dict[str, Number] = {}
+    zero_is_missing: bool = False
     drop: bool = False
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from typing import Any
 
 MOST_LINES = 20
 """How many problems are printed one by one before the rest is only counted."""
@@ -79,18 +80,17 @@ class DataError(UserError):
 
     Args:
         problems: The mistakes.
-        lines: The lines for stderr, where more is to be said than the problems.
+        findings: All that was found in the tables, where they were read so far: its `lines` are
+            those for stderr.
     """
 
-    def __init__(
-        self, problems: Problem | Sequence[Problem], lines: Sequence[str] | None = None
-    ) -> None:
+    def __init__(self, problems: Problem | Sequence[Problem], findings: Any = None) -> None:
         super().__init__(problems)
-        self._lines = lines
+        self.findings = findings
 
     def lines(self) -> list[str]:
-        """The lines for stderr."""
-        return super().lines() if self._lines is None else list(self._lines)
+        """The lines for stderr: errors, and where tables were read, warnings too."""
+        return super().lines() if self.findings is None else list(self.findings.lines())
 
 
 class CheckpointError(UserError):

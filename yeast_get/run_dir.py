@@ -12,6 +12,8 @@ from typing import Any
 from yeast_get.errors import Problem, RunError
 
 _BOTH = (
+    "data_report.json",
+    "data_problems.csv",
     "metrics.json",
     "predictions.csv",
     "feature_importance.csv",
@@ -69,6 +71,8 @@ class RunDir:
         self.pretrained = self.path / "pretrained.pth"
         self.last = self.path / "last.pth"
         self.checkpoints = self.path / "checkpoints"
+        self.data_report = self.path / "data_report.json"
+        self.data_problems = self.path / "data_problems.csv"
         self.metrics = self.path / "metrics.json"
         self.predictions = self.path / "predictions.csv"
         self.metrics_by_condition = self.path / "metrics_by_condition.csv"
@@ -88,6 +92,15 @@ class RunDir:
         """The files that an earlier run of the command left in the folder."""
         found = {path for pattern in self.writes for path in self.path.glob(pattern)}
         return sorted(path for path in found if path.is_file() or path.is_symlink())
+
+    def _of_a_run(self) -> list[Path]:
+        """Its own files, without those that a check or a refused run leaves."""
+        of_a_check = (self.data_report, self.data_problems, self.train_log, self.evaluate_log)
+        return [path for path in self._own() if path not in of_a_check]
+
+    def holds_a_run(self) -> bool:
+        """Whether the folder holds more than the report of a check."""
+        return bool(self._of_a_run())
 
     def check(self, *, resume: bool = False, overwrite: bool = False) -> None:
         """Refuse a folder that holds a run unless told what to do with it; changes nothing.
@@ -110,7 +123,7 @@ class RunDir:
         trained = self.best_model.exists() or self.last.exists()
         if trained and self.best_model.name not in self.writes:
             raise RunError(Problem("holds a training run", "give another --output", file=where))
-        held = [p for p in self._own() if p not in (self.train_log, self.evaluate_log)]
+        held = self._of_a_run()
         if held and not (resume or overwrite):
             names = ", ".join(path.relative_to(self.path).as_posix() for path in held[:4])
             raise RunError(
@@ -142,6 +155,18 @@ class RunDir:
             for path in self._own() if overwrite else []:
                 path.unlink()
             self.plots.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            what = f"cannot be written: {error.strerror}"
+            raise RunError(Problem(what, "check the path", file=str(self.path))) from None
+
+    def start_check(self) -> None:
+        """Make the folder for the report of a check.
+
+        Raises:
+            RunError: Where it cannot be written.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             what = f"cannot be written: {error.strerror}"
             raise RunError(Problem(what, "check the path", file=str(self.path))) from None

@@ -1,4 +1,4 @@
-"""Growth-condition fields: names, units, limits, spellings, missing values, signatures.
+"""Growth-condition fields: names, headers, units, limits, spellings, signatures.
 
 A field is a number, a time, a category, a drug, or the dose of a drug. The standard fields stand
 in `STANDARD_FIELDS`; a laboratory adds its own under `conditions.extra` in the YAML. Numbers end
@@ -7,7 +7,6 @@ in their canonical unit, categories in one spelling, and what was not recorded s
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import re
 import unicodedata
@@ -19,12 +18,15 @@ import numpy as np
 import pandas as pd
 
 from yeast_get.config import ConditionsConfig, ExtraFieldConfig, FieldConfig
-from yeast_get.data.tables import TEXT_HEADERS, RawTable
+from yeast_get.data.quantities import unit_of
+from yeast_get.data.tables import ACCESSIBILITY_HEADERS, TEXT_HEADERS
 from yeast_get.errors import ConfigError, Problem
 
 NO_DRUG = "none"
-NO_DRUG_SPELLINGS = ("none", "no drug", "no_drug", "mock", "dmso", "无", "对照")
-NOT_RECORDED = ("-", "?", "unknown", "未知", "nr", "not recorded")
+NO_DRUG_SPELLINGS = (
+    ("none", "no drug", "no_drug", "mock", "dmso", "vehicle", "untreated", "nil")
+    + ("无", "对照", "不加药", "未加药", "加了DMSO")
+)  # fmt: skip
 NORMALIZED = "normalized"
 """`unit: normalized` says that the numbers are already scaled: no unit, no limits."""
 
@@ -48,6 +50,9 @@ class ConditionField:
         drug: The drug field that a dose belongs to.
         c0: Reference concentration in mol/L by folded drug; "" for all others.
         molar_mass: g/mol by folded drug, for doses given as mass per volume.
+        words: Value in the canonical unit by folded word, for numbers (`RT`).
+        zero_is_missing: Whether a 0 says that nothing was recorded.
+        is_standard: Whether it is one of `STANDARD_FIELDS`.
     """
 
     name: str
@@ -61,7 +66,10 @@ class ConditionField:
     drug: str | None = None
     c0: Mapping[str, float] = field(default_factory=lambda: {"": DEFAULT_C0})
     molar_mass: Mapping[str, float] = field(default_factory=dict)
+    words: Mapping[str, float] = field(default_factory=dict)
+    zero_is_missing: bool = False
     dropped: bool = False
+    is_standard: bool = False
 
     @property
     def is_text(self) -> bool:
@@ -71,25 +79,101 @@ class ConditionField:
 
 _HOURS = (0.0, 2000.0)
 _INFINITY = float("inf")
+_TEMPERATURE: dict[str, Any] = {"unit": "degC", "typical": (20, 45), "limits": (0, 60)}
+_OD600: dict[str, Any] = {"unit": "", "typical": (0, 3), "limits": (0, 100)}
+_TIME: dict[str, Any] = {"unit": "hour", "limits": _HOURS}
+
+
+def _standard(name: str, kind: str, *headers: str, **more: Any) -> ConditionField:
+    return ConditionField(name, kind, headers=headers, is_standard=True, **more)
+
+
 STANDARD_FIELDS = (
-    ConditionField("medium", "category", headers=("media", "培养基")),
-    ConditionField(
-        "temperature", "number", "degC", None, (20, 45), (0, 60), ("温度", "加药培养温度")
+    _standard("medium", "category", "media", "growth medium", "culture medium", "培养基"),
+    _standard(
+        "temperature", "number", "temp", "growth temperature", "温度", "培养温度", "加药培养温度",
+        **_TEMPERATURE,
     ),
-    ConditionField("preculture_time", "time", "hour", None, (3, 4), _HOURS, ("预培养时间",)),
-    ConditionField(
-        "preculture_temperature", "number", "degC", None, (20, 45), (0, 60), ("预培养温度",)
+    _standard(
+        "preculture_time", "time", "pre culture time", "预培养时间", **_TIME, typical=(3, 4)
     ),
-    ConditionField("preculture_od600", "number", "", None, (0, 3), (0, 100), ("预培养终点",)),
-    ConditionField("drug", "drug", headers=("药物",)),
-    ConditionField(
-        "drug_concentration", "dose", "mol/L", None, None, (0, _INFINITY), ("浓度",), drug="drug"
+    _standard(
+        "preculture_temperature", "number", "pre culture temperature", "preculture temp",
+        "预培养温度", **_TEMPERATURE,
     ),
-    ConditionField("drug_time", "time", "hour", None, None, _HOURS, ("加药培养时间",)),
-    ConditionField("drug_od600", "number", "", None, (0, 3), (0, 100), ("加药培养终点",)),
-    ConditionField("carbon_source", "category", headers=("碳源",)),
-    ConditionField("nitrogen_source", "category", headers=("氮源",)),
-)
+    _standard(
+        "preculture_od600", "number", "pre culture od600", "preculture od", "pre culture od",
+        "预培养终点", "预培养终点od600", **_OD600,
+    ),
+    _standard("drug", "drug", "compound", "chemical", "药物", "药物a", "药品"),
+    _standard(
+        "drug_concentration", "dose", "concentration", "drug dose", "dose", "浓度", "浓度a",
+        "药物浓度", unit="mol/L", limits=(0, _INFINITY), drug="drug",
+    ),
+    _standard(
+        "drug_time", "time", "treatment time", "drug treatment time", "exposure time",
+        "加药培养时间", "加药时间", "处理时间", **_TIME,
+    ),
+    _standard(
+        "drug_od600", "number", "drug od", "加药培养终点", "加药培养终点od600", **_OD600
+    ),
+    _standard("carbon_source", "category", "carbon", "碳源"),
+    _standard("nitrogen_source", "category", "nitrogen", "氮源"),
+)  # fmt: skip
+
+_SPELLINGS: dict[str, dict[str, tuple[str, ...]]] = {
+    "medium": {
+        "YPD": ("YEPD", "完全培养基"),
+        "SC": ("synthetic complete", "合成完全培养基", "CSM"),
+        "SD": ("MM", "minimal", "minimal medium", "synthetic defined", "基本培养基"),
+        "YPGal": ("YEPGal",),
+        "YPGly": ("YEPGly",),
+        "SC-URA": ("SC-Ura", "SC -Ura", "SC−Ura"),
+        "YNB": (),
+        "YPEG": (),
+        "YPE": (),
+        "YPA": (),
+        "YPR": (),
+    },
+    "drug": {
+        "H2O2": ("hydrogen peroxide", "过氧化氢", "双氧水"),
+        "MMS": ("methyl methanesulfonate", "methyl methanesulfonate (MMS)", "甲磺酸甲酯"),
+        "DTT": ("dithiothreitol", "二硫苏糖醇"),
+        "NaCl": ("sodium chloride", "氯化钠"),
+        "rapamycin": ("雷帕霉素", "sirolimus"),
+        "hydroxyurea": ("羟基脲",),
+        "nocodazole": (),
+        "cycloheximide": ("放线菌酮",),
+        "sorbitol": ("山梨醇",),
+        "menadione": (),
+        "diamide": (),
+        "auxin": ("生长素",),
+    },
+    "carbon_source": {
+        "glucose": ("dextrose", "D-glucose", "葡萄糖"),
+        "galactose": ("半乳糖",),
+        "glycerol": ("甘油",),
+        "ethanol": ("乙醇",),
+        "raffinose": ("棉子糖",),
+        "sucrose": ("蔗糖",),
+    },
+}
+"""Canonical category -> other spellings, which the YAML extends as `categories`."""
+
+FAMILIAR = {
+    "strain": "菌株", "ph": "加药培养ph", "treatment": "处理",
+    "carbon_source_concentration": "加药培养碳源浓度",
+}  # fmt: skip
+"""Fields that laboratories often declare themselves, and their Chinese header."""
+_LETTER = re.compile(r"^drug_([b-z])(_concentration)?$")
+
+
+def known_spellings(name: str) -> dict[str, str]:
+    """Canonical category by folded spelling, of the standard field of this name."""
+    words = _SPELLINGS.get(name, {})
+    return {fold(s): canonical for canonical, all_s in words.items() for s in (canonical, *all_s)}
+
+
 _EXTRA_UNITS = {"number": "", "time": "hour", "dose": "mol/L"}
 _EXTRA_LIMITS = {"time": _HOURS, "dose": (0.0, _INFINITY)}
 
@@ -97,6 +181,25 @@ _EXTRA_LIMITS = {"time": _HOURS, "dose": (0.0, _INFINITY)}
 def fold(text: str) -> str:
     """A header or category without case, width, or spaces at the ends and between words."""
     return "_".join(unicodedata.normalize("NFKC", text).casefold().split())
+
+
+def fold_header(text: str) -> str:
+    """A header as `fold` has it, without its bracket; `-` and `.` count as spaces."""
+    return fold(re.sub(r"[-.]", " ", split_header(text)[0].replace("_", " ")))
+
+
+def split_header(text: str) -> tuple[str, str]:
+    """A header and what stands in the bracket at its end: `浓度A（mM）` -> `浓度A`, `mM`."""
+    match = re.fullmatch(
+        r"(.+?)\s*[(\[【]([^()\[\]【】]*)[)\]】]", unicodedata.normalize("NFKC", text).strip()
+    )
+    return (match[1], match[2].strip()) if match else (text, "")
+
+
+def header_unit(header: str, each: ConditionField) -> str:
+    """The unit that a header names in its bracket, or ""."""
+    bracket = split_header(header)[1]
+    return bracket if bracket and each.unit is not None and unit_of(bracket, each.kind) else ""
 
 
 def fields_from_config(config: ConditionsConfig) -> list[ConditionField]:
@@ -109,18 +212,50 @@ def fields_from_config(config: ConditionsConfig) -> list[ConditionField]:
     """
     fields = [_configured(each, getattr(config, each.name)) for each in STANDARD_FIELDS]
     fields += [_configured(_extra_field(n, extra), extra) for n, extra in config.extra.items()]
+    fields = _without_claimed_headers(fields, config)
     _check_headers(fields)
-    return fields
+    spellings = {each.name: each.spellings for each in fields}
+    return [_by_canonical_drug(each, spellings) for each in fields]
+
+
+def _without_claimed_headers(
+    fields: list[ConditionField], config: ConditionsConfig
+) -> list[ConditionField]:
+    """A name or alias that the YAML gives to a field is no longer a header of a standard one."""
+    given = {name: [name, *extra.aliases] for name, extra in config.extra.items()}
+    for each in STANDARD_FIELDS:
+        given[each.name] = list(getattr(config, each.name).aliases)
+    out = []
+    for each in fields:
+        claimed = {fold_header(h) for name, hs in given.items() if name != each.name for h in hs}
+        own = {fold_header(h) for h in given[each.name]}
+        kept = [h for h in each.headers if fold_header(h) in own or fold_header(h) not in claimed]
+        out.append(replace(each, headers=tuple(kept)))
+    return out
+
+
+def _by_canonical_drug(
+    each: ConditionField, spellings: Mapping[str, Mapping[str, str]]
+) -> ConditionField:
+    """c0 and molar masses of a dose by its drug's canonical name, however the YAML spells it."""
+    if each.drug is None:
+        return each
+    known = spellings.get(each.drug, {})
+
+    def named(by_drug: Mapping[str, float]) -> dict[str, float]:
+        return {fold(known.get(drug, drug)): value for drug, value in by_drug.items()}
+
+    return replace(each, c0=named(each.c0), molar_mass=named(each.molar_mass))
 
 
 _KEYS_OF_KIND = {
     "category": {"categories"},
     "drug": {"categories"},
-    "number": {"unit", "typical", "limits"},
-    "time": {"unit", "typical", "limits"},
+    "number": {"unit", "typical", "limits", "words"},
+    "time": {"unit", "typical", "limits", "words"},
     "dose": {"unit", "typical", "limits", "c0", "molar_mass"},
 }
-_KEYS_OF_ALL = {"aliases", "drop", "kind", "drug"}
+_KEYS_OF_ALL = {"aliases", "drop", "kind", "drug", "zero_is_missing"}
 
 
 def _check_keys(base: ConditionField, entry: FieldConfig) -> None:
@@ -136,9 +271,10 @@ def _check_keys(base: ConditionField, entry: FieldConfig) -> None:
 
 def _check_headers(fields: list[ConditionField]) -> None:
     """Every header means one thing."""
-    owner = dict.fromkeys(TEXT_HEADERS, "an identifier") | {"accessibility": "accessibility"}
+    owner = dict.fromkeys(TEXT_HEADERS, "an identifier")
+    owner |= dict.fromkeys(ACCESSIBILITY_HEADERS, "accessibility")
     for each in fields:
-        for header in dict.fromkeys(fold(name) for name in (each.name, *each.headers)):
+        for header in dict.fromkeys(fold_header(name) for name in (each.name, *each.headers)):
             if header in owner:
                 what = f"the header {header} would mean both {owner[header]} and {each.name}"
                 raise ConfigError(Problem(what, "rename the field or its alias in the YAML"))
@@ -149,11 +285,16 @@ def _extra_field(name: str, extra: ExtraFieldConfig) -> ConditionField:
     unit = _EXTRA_UNITS.get(extra.kind)
     if extra.kind == "number" and extra.unit not in (None, NORMALIZED):
         unit = extra.unit  # whatever it measures, the declared unit is its canonical one
+    letter = _LETTER.match(name)
+    headers = [FAMILIAR[name]] if name in FAMILIAR else []
+    if letter is not None:
+        headers.append(("浓度" if letter[2] else "药物") + letter[1])
     return ConditionField(
         name,
         extra.kind,
         unit=unit,
         limits=_EXTRA_LIMITS.get(extra.kind),
+        headers=tuple(headers),
         drug=extra.drug,
     )
 
@@ -162,6 +303,7 @@ def _configured(base: ConditionField, entry: FieldConfig) -> ConditionField:
     _check_keys(base, entry)
     c0 = entry.c0 if isinstance(entry.c0, dict) else {"": entry.c0 or DEFAULT_C0}
     spellings = {fold(s): name for name, all_s in entry.categories.items() for s in [name, *all_s]}
+    spellings = known_spellings("drug" if base.kind == "drug" else base.name) | spellings
     if base.kind == "drug":
         spellings = {fold(s): NO_DRUG for s in NO_DRUG_SPELLINGS} | spellings
     return replace(
@@ -174,6 +316,8 @@ def _configured(base: ConditionField, entry: FieldConfig) -> ConditionField:
         spellings=spellings,
         c0={"": DEFAULT_C0} | {fold(drug): value for drug, value in c0.items()},
         molar_mass={fold(drug): mass for drug, mass in entry.molar_mass.items()},
+        words={fold(word): value for word, value in entry.words.items()},
+        zero_is_missing=entry.zero_is_missing,
     )
 
 
@@ -182,8 +326,14 @@ def _configured(base: ConditionField, entry: FieldConfig) -> ConditionField:
 
 def match_columns(headers: Iterable[str], fields: list[ConditionField]) -> dict[str, str]:
     """Header -> field name, for the headers that name a field outright."""
-    known = {fold(name): f.name for f in fields for name in (f.name, *f.headers)}
-    return {header: known[fold(header)] for header in headers if fold(header) in known}
+    known = headers_of(fields)
+    folded = {header: fold_header(header) for header in headers}
+    return {header: known[name] for header, name in folded.items() if name in known}
+
+
+def headers_of(fields: Iterable[ConditionField]) -> dict[str, str]:
+    """Field name by folded header."""
+    return {fold_header(name): f.name for f in fields for name in (f.name, *f.headers)}
 
 
 def match_one_hot(
@@ -201,270 +351,6 @@ def match_one_hot(
         if prefix is not None:
             groups.setdefault(prefixes[prefix], {})[header] = header[len(prefix) + 1 :]
     return groups
-
-
-def fold_one_hot(
-    table: RawTable, name: str, categories: Mapping[str, str]
-) -> tuple[pd.Series, list[Problem]]:
-    """One-hot columns back into their categories; rows that are not one-hot are problems."""
-    values = np.column_stack([table.numbers(column)[0] for column in categories])
-    is_one_hot = ((values == 0) | (values == 1)).all(axis=1) & (values.sum(axis=1) == 1)
-    problems = [
-        table.problem(
-            f"{', '.join(categories)} are not one-hot for {name}",
-            "exactly one of them must be 1 and the others 0",
-            row,
-        )
-        for row in table.frame.index[~is_one_hot]
-    ]
-    words = np.array(list(categories.values()), dtype=object)
-    chosen = words[np.nan_to_num(values).argmax(axis=1)]
-    return pd.Series(chosen, index=table.frame.index, name=name), problems
-
-
-def read_conditions(
-    table: RawTable, columns: Mapping[str, str], fields: list[ConditionField]
-) -> tuple[pd.DataFrame, list[Problem], list[str]]:
-    """The condition columns of a table in canonical names, units and spellings.
-
-    Args:
-        table: Where the columns stand.
-        columns: Field name -> header. A field without a column is recorded nowhere.
-        fields: The fields of the run.
-
-    Returns:
-        A frame with every field as a column (numbers as float64 with NaN, categories as text with
-        None), a list of problems, and a list of warnings.
-    """
-    frame = pd.DataFrame(index=table.frame.index)
-    problems: list[Problem] = []
-    warnings: list[str] = []
-    for each in sorted(fields, key=lambda f: f.kind == "dose"):  # doses need their drugs
-        header = columns.get(each.name)
-        if header is None:
-            frame[each.name] = pd.Series(
-                [None if each.is_text else np.nan] * len(frame),
-                index=frame.index,
-                dtype=object if each.is_text else np.float64,
-            )
-        elif each.is_text:
-            frame[each.name] = _read_text(table, header, each)
-        else:
-            drugs = frame[each.drug].to_numpy() if each.drug in frame.columns else None
-            values, bad = _read_numbers(table, header, each, drugs)
-            frame[each.name] = values
-            problems += bad
-            problems += _check_limits(table, header, each, values)
-            warnings += _check_typical(each, values)
-    for each in fields:
-        if each.kind == "dose" and each.drug in frame.columns:
-            problems += _reconcile_dose(table, frame, each, columns)
-    return frame[[f.name for f in fields]], problems, warnings
-
-
-def _read_text(table: RawTable, header: str, each: ConditionField) -> pd.Series:
-    """Categories in one spelling; the first spelling met stands for all that fold to it."""
-    texts = table.text(header)
-    canonical: dict[str, str | None] = dict.fromkeys(map(fold, NOT_RECORDED))
-    canonical.update(each.spellings)
-    out: list[str | None] = []
-    for text in texts:
-        if text is None:
-            out.append(None)
-        else:
-            clean = unicodedata.normalize("NFKC", text).strip()
-            out.append(canonical.setdefault(fold(text), clean))
-    return pd.Series(out, index=table.frame.index, dtype=object)
-
-
-def _read_numbers(
-    table: RawTable, header: str, each: ConditionField, drugs: np.ndarray | None
-) -> tuple[np.ndarray, list[Problem]]:
-    """A column of plain numbers, or of texts such as `30 °C`, in the canonical unit."""
-    series = table.frame[header]
-    problems: list[Problem] = []
-    if pd.api.types.is_numeric_dtype(series) and each.given_unit in (None, NORMALIZED):
-        values, problems = table.numbers(header)
-        return values, problems
-    values = np.full(len(series), np.nan)
-    keys = series.astype(object).where(series.notna(), None).to_numpy()
-    pairs = [(key, None if drugs is None else drugs[i]) for i, key in enumerate(keys)]
-    parsed: dict[tuple[Any, Any], float | Problem | _NeedsMolarMass] = {}
-    by_drug: dict[str | None, list[int]] = {}
-    for i, pair in enumerate(pairs):
-        if pair[0] is None:
-            continue
-        if pair not in parsed:
-            parsed[pair] = _parse(pair[0], each, pair[1])
-        result = parsed[pair]
-        if isinstance(result, Problem):
-            problems.append(table.problem(result.what, result.fix, series.index[i], header))
-        elif isinstance(result, _NeedsMolarMass):
-            by_drug.setdefault(pair[1], []).append(i)
-        else:
-            values[i] = result
-    for drug, at in by_drug.items():
-        some = ", ".join(dict.fromkeys(str(keys[i]) for i in at[:20]))
-        rows = _row_ranges([int(series.index[i]) for i in at])
-        problems.append(
-            table.problem(
-                f"doses of {drug or 'a drug that is not named'} in mass per volume ({some}; "
-                f"rows {rows}), and its molar mass is not known",
-                "write `conditions: "
-                f"{{{each.name}: {{molar_mass: {{{drug or 'DRUG'}: <g/mol>}}}}}}` in the YAML",
-                column=header,
-            )
-        )
-    return values, problems
-
-
-def _row_ranges(rows: list[int]) -> str:
-    """Row numbers in few words: `50 to 58, 61`."""
-    runs: list[list[int]] = []
-    for row in rows:
-        if runs and row == runs[-1][1] + 1:
-            runs[-1][1] = row
-        else:
-            runs.append([row, row])
-    words = [f"{low}" if low == high else f"{low} to {high}" for low, high in runs[:10]]
-    return ", ".join(words) + (" and more" if len(runs) > 10 else "")
-
-
-MISSING_NUMBERS = ("无", "none", "None")
-
-_NUMBER = re.compile(r"^([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*(.*)$")
-
-
-class _NeedsMolarMass(Exception):
-    """A dose in mass per volume of a drug whose molar mass the YAML does not give."""
-
-
-def _parse(cell: Any, each: ConditionField, drug: str | None) -> float | Problem | _NeedsMolarMass:
-    """One cell in the canonical unit, or what is wrong with it."""
-    text = unicodedata.normalize("NFKC", str(cell)).strip()
-    if text.casefold() in NOT_RECORDED or text in MISSING_NUMBERS:
-        return float("nan")
-    match = _NUMBER.match(text)
-    if match is None:
-        return Problem(f"{text!r} is not a number for {each.name}", "write a number and its unit")
-    number, unit = float(match[1]), match[2].strip()
-    if not np.isfinite(number):
-        return Problem(f"{text!r} is not a finite number", "correct the cell")
-    if each.given_unit == NORMALIZED:
-        if unit:
-            what = f"{text!r} has a unit, and {each.name} is declared as normalized"
-            return Problem(what, "remove one of the two")
-        return number
-    try:
-        return _to_canonical(number, unit or each.given_unit, each, drug)
-    except _NeedsMolarMass as need:
-        return need
-    except ValueError as error:
-        return Problem(f"{text!r} {error}", f"the canonical unit is {each.unit or 'none'}")
-
-
-def _to_canonical(number: float, unit: str | None, each: ConditionField, drug: str | None) -> float:
-    """Convert with pint; a mass per volume becomes molar by the drug's molar mass."""
-    if unit is None or unit == each.unit:
-        return number
-    import pint
-
-    registry = _registry()
-    try:
-        quantity = registry.Quantity(number, registry.parse_units(_clean_unit(unit)))
-    except Exception:  # pint raises many kinds, tokenizer errors among them
-        raise ValueError(f"has a unit that is not known: {unit!r}") from None
-    try:
-        return float(quantity.to(each.unit or "dimensionless").magnitude)
-    except pint.DimensionalityError:
-        if each.kind == "dose" and quantity.check("[mass]/[volume]"):
-            mass = None if drug is None else each.molar_mass.get(fold(drug))
-            if number == 0:
-                return 0.0
-            if mass is None:
-                raise _NeedsMolarMass from None
-            return float(quantity.to("g/L").magnitude) / mass
-        raise ValueError(f"is in {unit}, which is no unit of {each.name}") from None
-
-
-@functools.cache
-def _registry() -> Any:
-    import pint
-
-    return pint.UnitRegistry()
-
-
-_UNIT_WORDS = {"c": "degC", "°c": "degC", "k": "kelvin", "f": "degF", "°f": "degF", "hrs": "hour"}
-
-
-def _clean_unit(unit: str) -> str:
-    """A unit as pint spells it."""
-    unit = unit.replace("° ", "°")
-    return _UNIT_WORDS.get(unit.casefold(), unit.replace("μ", "µ").replace("°", "deg"))
-
-
-def _check_limits(
-    table: RawTable, header: str, each: ConditionField, values: np.ndarray
-) -> list[Problem]:
-    low, high = each.limits or (-_INFINITY, _INFINITY)
-    if each.given_unit == NORMALIZED:
-        low, high = 0.0 if each.kind == "dose" else -_INFINITY, _INFINITY
-    with np.errstate(invalid="ignore"):
-        bad = (values < low) | (values > high)
-    unit = f" {each.unit}" if each.unit else ""
-    return [
-        table.problem(
-            f"{value:g}{unit} is outside {low:g} to {high:g} for {each.name}",
-            f"correct it, or set conditions.{each.name}.limits or .unit",
-            row,
-            header,
-        )
-        for row, value in zip(table.frame.index[bad], values[bad], strict=True)
-    ]
-
-
-def _check_typical(each: ConditionField, values: np.ndarray) -> list[str]:
-    if each.typical is None or each.given_unit == NORMALIZED:
-        return []
-    low, high = each.typical
-    with np.errstate(invalid="ignore"):
-        odd = values[(values < low) | (values > high)]
-    if not len(odd):
-        return []
-    some = ", ".join(f"{value:g}" for value in np.unique(odd)[:5])
-    return [
-        f"{each.name}: {len(odd)} value{'s' if len(odd) > 1 else ''} outside the usual "
-        f"{low:g} to {high:g} ({some})"
-    ]
-
-
-def _reconcile_dose(
-    table: RawTable, frame: pd.DataFrame, each: ConditionField, columns: Mapping[str, str]
-) -> list[Problem]:
-    """Make drug and dose agree: dose zero is no drug, no drug is dose zero."""
-    assert each.drug is not None
-    drug, dose = frame[each.drug].to_numpy(dtype=object), frame[each.name].to_numpy().copy()
-    blank = np.array([value is None for value in drug], dtype=bool)
-    none = drug == NO_DRUG
-    positive = np.nan_to_num(dose) > 0
-    problems = [
-        table.problem(
-            f"{each.drug} is {'blank' if is_blank else 'none'} and {each.name} is {value:g} mol/L",
-            f"name the drug, or set {each.name} to 0",
-            row,
-            columns.get(each.name),
-        )
-        for row, value, is_blank in zip(
-            table.frame.index[positive & (blank | none)],
-            dose[positive & (blank | none)],
-            blank[positive & (blank | none)],
-            strict=True,
-        )
-    ]
-    zero = dose == 0
-    frame[each.drug] = pd.Series(np.where(zero, NO_DRUG, drug), index=frame.index, dtype=object)
-    frame[each.name] = np.where(none, 0.0, dose)
-    return problems
 
 
 # ----------------------------------------------------------------------------------- signatures

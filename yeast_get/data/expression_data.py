@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,19 +18,22 @@ import numpy as np
 import pandas as pd
 
 from yeast_get.config import DataConfig, Settings
+from yeast_get.data.checks import check_data
+from yeast_get.data.condition_values import fold_one_hot, read_conditions
 from yeast_get.data.conditions import (
     ConditionField,
     cell_text,
     field_hashes,
     fields_from_config,
-    fold,
-    fold_one_hot,
-    read_conditions,
+    fold_header,
+    headers_of,
     signatures,
     stable_hash,
 )
+from yeast_get.data.findings import Finding, Findings, cell_as_text
+from yeast_get.data.raw_table import RawTable
 from yeast_get.data.roles import Roles, assign_roles, matches
-from yeast_get.data.tables import REGION_ID_HEADERS, RawTable, RawTables, read_tables
+from yeast_get.data.tables import REGION_ID_HEADERS, TEXT_HEADERS, RawTables, read_tables
 from yeast_get.data.zarr_store import is_zarr_store, read_store
 from yeast_get.errors import DataError, Problem
 
@@ -66,7 +70,8 @@ class ExpressionData:
         descriptions: Values of description columns by name, each [N].
         is_grid: Whether the observations are every region times every sample, region-major.
         roles: Role -> columns, as assigned.
-        warnings: What the user should know about the table.
+        given: Names of the condition fields that have a column.
+        findings: What was odd, what was normalised, which rows were left out.
     """
 
     source: str
@@ -91,7 +96,8 @@ class ExpressionData:
     descriptions: dict[str, Callable[[], np.ndarray]]
     is_grid: bool
     roles: dict[str, list[str]]
-    warnings: list[str] = field(default_factory=list)
+    given: set[str]
+    findings: Findings = field(default_factory=Findings)
 
     def __post_init__(self) -> None:
         self.field_hash = field_hashes(self.conditions)  # [S,fields] int64, 0 = not recorded
@@ -113,6 +119,11 @@ class ExpressionData:
     def num_observations(self) -> int:
         """N."""
         return len(self.region_index)
+
+    @property
+    def warnings(self) -> list[str]:
+        """What the user should know about the table, a line each."""
+        return [finding.line() for finding in self.findings.warnings]
 
     @property
     def measured(self) -> np.ndarray:
@@ -165,8 +176,8 @@ class ExpressionData:
         for role, columns in self.roles.items():
             more = f", ... ({len(columns)})" if len(columns) > 6 else ""
             log.info("  %s: %s%s", role, ", ".join(columns[:6]), more)
-        for line in self.warnings:
-            log.warning("warning: %s", line)
+        for line in self.findings.lines():
+            log.info("%s", line)
 
 
 def regions_only(data: ExpressionData) -> ExpressionData:
@@ -218,21 +229,31 @@ def load_expression_data(
     path, fields = Path(config.path), fields_from_config(settings.conditions)
     if is_zarr_store(path):
         raw, config = read_store(path, config, fields, need_target)
+        config = config.model_copy(update={"on_bad_row": "error"})  # a store has no rows to skip
     else:
-        raw = read_tables(path, config.sheet, config.decimal, need_samples)
-    if "long" in raw.tables:
-        data = _build_or_skip(raw, fields, config, need_target)
-    else:
-        data = _build_from_folder(raw, fields, config, need_target)
+        raw = read_tables(path, config, partial(_is_text, _text_headers(fields)), need_samples)
+    build = _build_from_long if "long" in raw.tables else _build_from_folder
+    data = build(raw, fields, config, need_target)
     if not data.motif.shape[1] and data.accessibility is None:
         what = "has no motif scores, region features or accessibility"
         fix = "name the motif scores as data.motif_columns"
         raise DataError(Problem(what, fix, file=data.source))
-    data.warnings += _patterns_without_a_column(raw, settings.data)
+    for line in _patterns_without_a_column(raw, settings.data):
+        data.findings.warn("unused setting", line)
     if settings.data.feature_names != raw.names_file:
-        data.warnings.append("data.feature_names is not used: the features of the input have names")
-    data.warnings += _constant_columns(data)
+        said = "data.feature_names is not used: the features of the input have names"
+        data.findings.warn("unused setting", said)
+    check_data(data, settings.data)
     return data
+
+
+def _text_headers(fields: list[ConditionField]) -> set[str]:
+    """Folded headers of the columns that are text whatever they look like."""
+    return {*TEXT_HEADERS, *headers_of([each for each in fields if each.is_text])}
+
+
+def _is_text(headers: set[str], header: str) -> bool:
+    return fold_header(header) in headers
 
 
 def _patterns_without_a_column(raw: RawTables, config: DataConfig) -> list[str]:
@@ -251,35 +272,32 @@ def _patterns_without_a_column(raw: RawTables, config: DataConfig) -> list[str]:
     ]
 
 
-def _build_or_skip(
-    raw: RawTables, fields: list[ConditionField], config: DataConfig, need_target: bool
-) -> ExpressionData:
-    """Build from a long table; with `on_bad_row: skip` leave out the rows that have problems."""
-    skipped: list[Problem] = []
-    while True:
-        try:
-            data = _build_from_long(raw, fields, config, need_target)
-            break
-        except DataError as error:
-            rows = {problem.row for problem in error.problems if (problem.row or 0) > 1}
-            all_have_rows = all((problem.row or 0) > 1 for problem in error.problems)
-            too_many = len(rows) + len({p.row for p in skipped}) > config.max_skipped
-            too_many |= len(rows) == len(raw.tables["long"].frame)
-            if config.on_bad_row == "error" or not all_have_rows or too_many:
-                raise
-            skipped += error.problems
-            table = raw.tables["long"]
-            raw.tables["long"] = RawTable(
-                table.frame.drop(index=list(rows)), table.file, table.sheet
+def _settle(tables: Iterable[RawTable], config: DataConfig) -> None:
+    """Refuse tables with errors, or count the rows that are left out, as the YAML asks.
+
+    Raises:
+        DataError: With everything that was found so far.
+    """
+    findings = next(iter(tables := list(tables))).findings
+    if not findings.errors:
+        return
+    if config.on_bad_row == "error" or not findings.can_be_skipped:
+        findings.raise_errors()
+    left_out = 0
+    for table in tables:
+        bad = len(findings.bad_rows(table.file, table.sheet))
+        rows = len(table.frame) + table.rows_lost
+        left_out += bad
+        if bad > config.max_skipped * rows or bad >= rows:
+            table.error(
+                "too many bad rows",
+                f"{bad} of {rows} rows have errors, and data.max_skipped is {config.max_skipped:g}",
+                "mend the table; few rows may be left out, not many",
             )
-    for problem in skipped:
-        log.warning("row left out: %s", problem)
-    if skipped:
-        number = len({problem.row for problem in skipped})
-        data.warnings.append(
-            f"{number} rows had problems and were left out (data.on_bad_row: skip)"
-        )
-    return data
+            findings.raise_errors()
+    findings.left_out = left_out
+    said = f"{left_out} rows had errors and were left out (data.on_bad_row: skip)"
+    findings.warn("rows left out", said)
 
 
 # ------------------------------------------------------------------------------------ long table
@@ -288,154 +306,287 @@ def _build_or_skip(
 def _build_from_long(
     raw: RawTables, fields: list[ConditionField], config: DataConfig, need_target: bool
 ) -> ExpressionData:
-    table = raw.tables["long"]
-    roles = assign_roles(table, config, fields, ("region", "sample", "target"))
-    table.need(roles.region_id, "region_id (or peak_id)")
+    table, findings = raw.tables["long"], raw.findings
+    kinds = ("region", "sample", "target")
+    roles = assign_roles(table, config, fields, kinds, extra_is_error=need_target)
+    table.need(roles.region_id, _WANTED_ID)
     if need_target:
         wanted = " and no column ".join(config.target_columns) or "target"
         table.need(roles.targets[0] if roles.targets else None, wanted)
-    problems: list[Problem] = []
     regions = table.text(roles.region_id or "")
-    problems += _blank_ids(table, regions, roles.region_id or "")
-    target, bad = _columns(table, roles.targets)
-    problems += bad
-    conditions, bad, warnings = _read_condition_columns(table, roles, fields)
-    problems += bad
-    if problems:
-        raise DataError(problems)
-
-    region_index, region_rows = _codes(regions)
-    sample_index, sample_ids, sample_rows = _long_samples(table, roles, conditions, region_index)
-    motif = _constant_per_region(table, roles, region_index, region_rows)
+    _check_ids(table, regions, roles.region_id or "")
+    target = _targets(table, roles, config, need_target)
+    conditions = _read_condition_columns(table, roles, fields)
+    _check_cells(table, roles)
+    signature = signatures(conditions)
+    joined = _Joined(table, roles, regions, signature, config.drop_duplicates, target)
+    _check_regions(table, roles, joined)
+    _check_samples(table, roles, conditions, signature, joined)
+    if findings.errors:
+        _settle([table], config)
+        joined = _Joined(table, roles, regions, signature, config.drop_duplicates, target)
+    joined.say_repeats(table, target)
+    rows = joined.rows
+    region_rows, sample_rows = rows[joined.region_first], rows[joined.sample_first]
     return ExpressionData(
         source=raw.source,
         fingerprint=raw.fingerprint,
-        motif=motif,
+        motif=_first_of_each(table, [*roles.motifs, *roles.region_features], region_rows),
         motif_names=roles.motifs,
         region_feature_names=roles.region_features,
-        accessibility=_long_accessibility(
-            table, roles, region_index, sample_index, len(region_rows), len(sample_ids)
-        ),
+        accessibility=_long_accessibility(table, roles, joined),
         region_id=regions[region_rows],
         **_region_columns(table, roles, regions, region_rows),
-        sample_id=sample_ids,
+        sample_id=joined.sample_ids,
         conditions=conditions.iloc[sample_rows].reset_index(drop=True),
         fields=[each for each in fields if not each.dropped],
-        region_index=region_index,
-        sample_index=sample_index,
-        target=target if roles.targets else np.full((len(regions), 1), np.nan, np.float32),
+        region_index=joined.region,
+        sample_index=joined.sample,
+        target=target[rows],
         target_names=_target_names(len(roles.targets)),
-        row=table.frame.index.to_numpy(np.int64),
-        descriptions={name: _later(table, name, None) for name in roles.descriptions},
+        row=table.frame.index.to_numpy(np.int64)[rows],
+        descriptions={name: _later(table, name, rows) for name in roles.descriptions},
         is_grid=False,
         roles=roles.named(),
-        warnings=warnings,
+        given={*roles.conditions, *roles.one_hot},
+        findings=findings,
     )
 
 
-def _long_samples(
-    table: RawTable, roles: Roles, conditions: pd.DataFrame, region_index: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Sample of every row: index [N], ids [S], and the first row of each sample [S].
+_WANTED_ID = "region_id (or peak_id)"
 
-    A row without a sample id belongs to the sample (its condition signature, k-th occurrence of
-    its region under it), which is named after the two.
+
+def _targets(table: RawTable, roles: Roles, config: DataConfig, need_target: bool) -> np.ndarray:
+    """[rows,T] float32; a blank one is an error in training, unless the YAML expects it."""
+    if not roles.targets:
+        return np.full((len(table.frame), 1), np.nan, dtype=np.float32)
+    target = _columns(table, roles.targets)
+    blank = np.isnan(target) & table.good()[:, None]
+    for j, name in enumerate(roles.targets if need_target else []):
+        if config.drop_missing_target:
+            said = "no target: predicted, never trained on or scored"
+            table.findings.normalise(name, said, int(blank[:, j].sum()))
+        else:
+            fix = "fill it in, delete the row, or set data.drop_missing_target: true"
+            table.error("missing target", "is blank", fix, column=name, where=blank[:, j])
+    return target
+
+
+def _check_cells(table: RawTable, roles: Roles) -> None:
+    """Every number that describes a region is a number, and accessibility is not negative."""
+    places = [roles.region[name] for name in ("start", "end") if name in roles.region]
+    for name in (*roles.motifs, *roles.region_features, *places):
+        table.numbers(name)
+    if roles.accessibility is not None:
+        _check_accessibility(table, roles.accessibility)
+
+
+def _check_accessibility(table: RawTable, column: str) -> None:
+    with np.errstate(invalid="ignore"):
+        negative = table.numbers(column) < 0
+    table.error(
+        "negative",
+        "'{value}' is negative",
+        "correct it; where it is a logarithm or a z-score, rename the column and declare it under "
+        "data.region_feature_columns",
+        column=column,
+        where=negative,
+    )
+
+
+class _Joined:
+    """Which region and sample every good row of a long table belongs to.
+
+    A row belongs to the sample (sample id, or else condition signature; k-th occurrence of its
+    region there), which is named after the two.
+
+    Attributes:
+        rows: Positions of the rows that count [N].
+        region: Code of each row's region [N] int32, in order of first appearance.
+        region_first: Position in `rows` of each region's first row [P].
+        sample: Code of each row's sample [N] int32.
+        sample_first: Position in `rows` of each sample's first row [S].
+        sample_ids: Their names [S].
+        given: Code of the sample id that each row names [N], -1 without.
+        repeat: Which occurrence of its region in its sample each row is [N], counted from 0.
+        copies: How many of all rows were exact copies of an earlier one.
     """
-    signature = signatures(conditions)
-    given = (
-        table.text(roles.sample_id)
-        if roles.sample_id is not None
-        else np.full(len(signature), None, dtype=object)
-    )
-    unnamed = np.array([each is None for each in given], dtype=bool)
-    frame = pd.DataFrame({"region": region_index, "signature": signature})[unnamed]
-    occurrence = frame.groupby(["region", "signature"]).cumcount().to_numpy() + 1
-    names = given.copy()
-    names[unnamed] = [
-        f"condition_{value & 0xFFFFFFFF:08x}_{k}"
-        for value, k in zip(signature[unnamed], occurrence, strict=True)
-    ]
-    index, first = _codes(names)
-    differs = signature != signature[first][index]
-    if differs.any():
-        raise DataError(
-            [
-                table.problem(
-                    f"sample {names[i]!r} has other conditions here than in row "
-                    f"{table.frame.index[first[index[i]]]}",
-                    "one sample has one set of conditions",
-                    table.frame.index[i],
-                )
-                for i in np.flatnonzero(differs)
-            ]
-        )
-    cell = region_index.astype(np.int64) * len(first) + index
-    twice = pd.Series(cell).duplicated().to_numpy()
-    if twice.any():
-        raise DataError(
-            [
-                table.problem(
-                    "the same region stands twice in one sample",
-                    "give replicates sample ids of their own, or delete one row",
-                    row,
-                )
-                for row in table.frame.index[twice]
-            ]
-        )
-    return index, names[first], first
 
+    def __init__(
+        self,
+        table: RawTable,
+        roles: Roles,
+        regions: np.ndarray,
+        signature: np.ndarray,
+        drop_copies: bool,
+        target: np.ndarray,
+    ) -> None:
+        self.rows = np.flatnonzero(table.good())
+        ids = np.full(len(regions), None, dtype=object)
+        if roles.sample_id is not None:
+            ids = table.text(roles.sample_id)
+        names = self._join(regions, ids, signature)
+        key = np.column_stack([self.region, self.base, target[self.rows]])
+        copy = pd.DataFrame(key).duplicated().to_numpy()
+        self.copies, self.dropped_copies = int(copy.sum()), drop_copies
+        if drop_copies and copy.any():
+            self.rows = self.rows[~copy]
+            names = self._join(regions, ids, signature)
+        most = int(self.repeat.max(initial=0)) + 1
+        codes, uniques = pd.factorize(self.base.astype(np.int64) * most + self.repeat)
+        self.sample, self.sample_first = codes.astype(np.int32), _first(codes, len(uniques))
+        self.sample_ids = np.array(
+            [self._name(names, code // most, code % most) for code in uniques], dtype=object
+        )
 
-def _constant_per_region(
-    table: RawTable, roles: Roles, region_index: np.ndarray, region_rows: np.ndarray
-) -> np.ndarray:
-    """Motifs and other region features [P,M+F]; the rows of one region must agree."""
-    names = [*roles.motifs, *roles.region_features]
-    out = np.empty((len(region_rows), len(names)), dtype=np.float32)
-    problems: list[Problem] = []
-    for j, name in enumerate(names):
-        values, bad = table.numbers(name)
-        problems += bad
-        first = values[region_rows]
-        repeated = first[region_index]
-        differs = (values != repeated) & ~(np.isnan(values) & np.isnan(repeated))
-        problems += [
-            table.problem(
-                f"{values[i]:g} here and {repeated[i]:g} in row "
-                f"{table.frame.index[region_rows[region_index[i]]]} for the same region",
-                "a motif score or region feature is the same in every row of a region",
-                table.frame.index[i],
-                name,
+    def _join(self, regions: np.ndarray, ids: np.ndarray, signature: np.ndarray) -> list[str]:
+        rows = self.rows
+        codes, uniques = pd.factorize(regions[rows])
+        self.region, self.region_first = codes.astype(np.int32), _first(codes, len(uniques))
+        self.given, words = pd.factorize(ids[rows])
+        signatures_, values = pd.factorize(signature[rows])
+        self.base = np.where(self.given >= 0, self.given, len(words) + signatures_)
+        self._named = len(words)
+        cell = pd.Series(self.region.astype(np.int64) * (len(words) + len(values)) + self.base)
+        self.repeat = cell.groupby(cell).cumcount().to_numpy()
+        return [*words, *(f"condition_{value & 0xFFFFFFFF:08x}" for value in values)]
+
+    def _name(self, names: list[str], base: int, repeat: int) -> str:
+        if base >= self._named:
+            return f"{names[base]}_{repeat + 1}"
+        return names[base] if repeat == 0 else f"{names[base]} ({repeat + 1})"
+
+    def say_repeats(self, table: RawTable, target: np.ndarray) -> None:
+        """Say how many rows are copies, and how far the others that repeat a cell differ."""
+        if self.copies:
+            done = "one of each is kept" if self.dropped_copies else "all of them count"
+            table.warn(
+                "duplicate rows",
+                f"{self.copies:,} rows repeat region, sample and target of an earlier row; {done}",
+                "" if self.dropped_copies else "data.drop_duplicates: true keeps one of each",
             )
-            for i in np.flatnonzero(differs)
-        ]
-        out[:, j] = first
-    if problems:
-        raise DataError(problems)
+        again = (self.repeat > 0) & (self.given >= 0)
+        if again.any():
+            deviation = _replicate_sd(self.region, self.base, target[self.rows])
+            table.warn(
+                "repeated cell",
+                "the same region stands again in one sample; such rows count as replicates "
+                f"(SD of their targets {deviation:.3g})",
+                "give replicates sample ids of their own",
+                column=None,
+                where=self.rows[again],
+            )
+
+
+def _replicate_sd(region: np.ndarray, base: np.ndarray, target: np.ndarray) -> float:
+    """Pooled SD of the first target within cells that stand more than once."""
+    groups = pd.Series(target[:, 0].astype(np.float64)).groupby([region, base])
+    squares, count = groups.var(ddof=0) * groups.count(), groups.count() - 1
+    return float(np.sqrt(squares[count > 0].sum() / max(1, count[count > 0].sum())))
+
+
+def _first(codes: np.ndarray, number: int) -> np.ndarray:
+    """Position at which each code first stands [number]."""
+    first = np.zeros(number, dtype=np.int64)
+    first[codes[::-1]] = np.arange(len(codes) - 1, -1, -1)
+    return first
+
+
+def _first_of_each(table: RawTable, names: Sequence[str], rows: np.ndarray) -> np.ndarray:
+    """Numeric columns [len(rows), columns] float32, at these positions."""
+    out = np.empty((len(rows), len(names)), dtype=np.float32)
+    for j, name in enumerate(names):
+        out[:, j] = table.numbers(name)[rows]
     return out
 
 
-def _long_accessibility(
+def _check_regions(table: RawTable, roles: Roles, joined: _Joined) -> None:
+    """What describes a region is the same in all of its rows."""
+    rows, region, first = joined.rows, joined.region, joined.region_first
+    places = [roles.region[name] for name in ("start", "end") if name in roles.region]
+    for name in (*roles.motifs, *roles.region_features, *places):
+        values = table.numbers(name)[rows]
+        repeated = values[first][region]
+        differs = (values != repeated) & ~(np.isnan(values) & np.isnan(repeated))
+        if differs.any():
+            _say_differs(table, name, "region", values, region, differs, rows)
+    for name in ("chrom", "gene_id"):
+        if name in roles.region:
+            codes = pd.factorize(table.text(roles.region[name])[rows])[0]
+            differs = codes != codes[first][region]
+            if differs.any():
+                _say_differs(table, roles.region[name], "region", codes, region, differs, rows)
+
+
+def _check_samples(
     table: RawTable,
     roles: Roles,
-    region_index: np.ndarray,
-    sample_index: np.ndarray,
-    num_regions: int,
-    num_samples: int,
-) -> np.ndarray | None:
+    conditions: pd.DataFrame,
+    signature: np.ndarray,
+    joined: _Joined,
+) -> None:
+    """The conditions of a sample that has an id are the same in all of its rows."""
+    named = np.flatnonzero(joined.given >= 0)
+    if not len(named):
+        return
+    rows, codes = joined.rows[named], joined.given[named]
+    first = _first(codes, int(codes.max()) + 1)
+    if (signature[rows] == signature[rows][first][codes]).all():
+        return
+    hashes = field_hashes(conditions.iloc[rows])
+    for j, name in enumerate(conditions.columns):
+        differs = hashes[:, j] != hashes[first, j][codes]
+        if differs.any():
+            header = roles.conditions.get(name, name)
+            _say_differs(table, header, "sample", hashes[:, j], codes, differs, rows)
+
+
+def _say_differs(
+    table: RawTable,
+    column: str,
+    what: str,
+    values: np.ndarray,
+    group: np.ndarray,
+    differs: np.ndarray,
+    rows: np.ndarray,
+) -> None:
+    """Name the rows whose value is not the commonest one of their region or sample."""
+    suspect = np.isin(group, np.unique(group[differs]))
+    at = np.flatnonzero(suspect)
+    frame = pd.DataFrame({"group": group[at], "value": values[at]})
+    size = frame.groupby(["group", "value"], dropna=False)["value"].transform("size")
+    best = frame.assign(size=size).groupby("group")["size"].transform("max")
+    usual = frame.assign(at=at)[size == best].groupby("group", sort=False)["at"].first()
+    usual_row = usual.reindex(frame["group"]).to_numpy()
+    same = (values[at] == values[usual_row]) | (pd.isna(values[at]) & pd.isna(values[usual_row]))
+    shown = table.frame[column] if column in table.frame.columns else None
+    for i in np.unique(usual_row[~same]):
+        odd = at[~same & (usual_row == i)]
+        other = "" if shown is None else f" '{cell_as_text(shown.iloc[rows[i]])}'"
+        row = int(table.frame.index[rows[i]])
+        table.error(
+            f"{what} differs",
+            f"'{{value}}' here and{other} in row {row} for the same {what}",
+            "what describes a region is the same in all of its rows"
+            if what == "region"
+            else "one sample has one set of conditions",
+            column=column,
+            where=rows[odd],
+        )
+
+
+def _long_accessibility(table: RawTable, roles: Roles, joined: _Joined) -> np.ndarray | None:
     """[P] where the rows of a region agree, else [P,S]."""
     if roles.accessibility is None:
         return None
-    values, problems = table.numbers(roles.accessibility)
-    if problems:
-        raise DataError(problems)
-    per_region = np.full(num_regions, np.nan, dtype=np.float32)
-    per_region[region_index[::-1]] = values[::-1]
-    repeated = per_region[region_index].astype(np.float64)
-    same = np.isclose(values, repeated, rtol=1e-6, atol=0, equal_nan=True)
-    if same.all():
+    values = table.numbers(roles.accessibility)[joined.rows]
+    per_region = values[joined.region_first].astype(np.float32)
+    repeated = per_region[joined.region].astype(np.float64)
+    if np.isclose(values, repeated, rtol=1e-6, atol=0, equal_nan=True).all():
         return per_region
-    per_cell = np.full((num_regions, num_samples), np.nan, dtype=np.float32)
-    per_cell[region_index, sample_index] = values
+    shape = (len(joined.region_first), len(joined.sample_ids))
+    per_cell = np.full(shape, np.nan, dtype=np.float32)
+    per_cell[joined.region, joined.sample] = values
     return per_cell
 
 
@@ -445,194 +596,191 @@ def _long_accessibility(
 def _build_from_folder(
     raw: RawTables, fields: list[ConditionField], config: DataConfig, need_target: bool
 ) -> ExpressionData:
-    regions, samples = raw.tables["regions"], raw.tables["samples"]
-    region_roles = assign_roles(regions, config, fields, ("region",))
-    sample_roles = assign_roles(samples, config, fields, ("sample",))
+    regions, samples, findings = raw.tables["regions"], raw.tables["samples"], raw.findings
+    region_roles = assign_roles(regions, config, fields, ("region",), extra_is_error=need_target)
+    sample_roles = assign_roles(samples, config, fields, ("sample",), extra_is_error=need_target)
     regions.need(region_roles.region_id, "region_id")
     samples.need(sample_roles.sample_id, "sample_id")
-    region_ids = regions.text(region_roles.region_id or "")
-    sample_ids = samples.text(sample_roles.sample_id or "")
-    problems = _unique_ids(regions, region_ids, region_roles.region_id or "")
-    problems += _unique_ids(samples, sample_ids, sample_roles.sample_id or "")
-    conditions, bad, warnings = _read_condition_columns(samples, sample_roles, fields)
-    warnings += raw.warnings
-    problems += bad
-    motif, bad = _columns(regions, [*region_roles.motifs, *region_roles.region_features])
-    problems += bad
-    if problems:
-        raise DataError(problems)
-
+    all_regions = regions.text(region_roles.region_id or "")
+    all_samples = samples.text(sample_roles.sample_id or "")
+    _check_ids(regions, all_regions, region_roles.region_id or "", unique=True)
+    _check_ids(samples, all_samples, sample_roles.sample_id or "", unique=True)
+    conditions = _read_condition_columns(samples, sample_roles, fields)
+    _check_cells(regions, region_roles)
     if need_target and "expression" not in raw.tables:
-        what = "has no expression table"
-        raise DataError(Problem(what, "add expression.csv", file=raw.source))
-    names, target, rows, said = _folder_targets(raw, region_ids, sample_ids)
-    warnings += said
+        findings.add(Finding("error", "missing table", "has no expression table",
+                             "add expression.csv", raw.source))  # fmt: skip
+    wide: dict[str, _WideMatrix] = {
+        name: _WideMatrix(raw.tables[name], all_regions, all_samples)
+        for name in ("expression", "expression_minus", "accessibility")
+        if name in raw.tables
+    }
+    if "accessibility" in wide:
+        wide["accessibility"].refuse_negative()
+    if findings.errors:
+        _settle(raw.tables.values(), config)
+    region_rows, sample_rows = np.flatnonzero(regions.good()), np.flatnonzero(samples.good())
+    region_ids, sample_ids = all_regions[region_rows], all_samples[sample_rows]
+    names, target, rows = _folder_targets(wide, region_rows, sample_rows)
     region_index = np.repeat(np.arange(len(region_ids), dtype=np.int32), len(sample_ids))
     sample_index = np.tile(np.arange(len(sample_ids), dtype=np.int32), len(region_ids))
-    accessibility, said = _folder_accessibility(raw, region_roles, region_ids, sample_ids)
-    warnings += said
     if "genes" in raw.tables:
-        warnings.append("genes is not used: scores are per region in this version")
+        said = "genes is not used: scores are per region in this version"
+        findings.warn("unused table", said)
     roles = region_roles.named() | sample_roles.named() | {"target": names} | raw.roles
+    features = [*region_roles.motifs, *region_roles.region_features]
     return ExpressionData(
         source=raw.source,
         fingerprint=raw.fingerprint,
-        motif=motif,
+        motif=_first_of_each(regions, features, region_rows),
         motif_names=region_roles.motifs,
         region_feature_names=region_roles.region_features,
-        accessibility=accessibility,
+        accessibility=_folder_accessibility(wide, regions, region_roles, region_rows, sample_rows),
         region_id=region_ids,
-        **_region_columns(regions, region_roles, region_ids, np.arange(len(region_ids))),
+        **_region_columns(regions, region_roles, all_regions, region_rows),
         sample_id=sample_ids,
-        conditions=conditions.reset_index(drop=True),
+        conditions=conditions.iloc[sample_rows].reset_index(drop=True),
         fields=[each for each in fields if not each.dropped],
         region_index=region_index,
         sample_index=sample_index,
         target=target,
         target_names=_target_names(len(names)),
         row=np.repeat(rows, len(sample_ids)),
-        descriptions={n: _later(regions, n, region_index) for n in region_roles.descriptions}
-        | {n: _later(samples, n, sample_index) for n in sample_roles.descriptions}
+        descriptions={
+            n: _later(regions, n, region_rows[region_index]) for n in region_roles.descriptions
+        }
+        | {n: _later(samples, n, sample_rows[sample_index]) for n in sample_roles.descriptions}
         | raw.descriptions,
         is_grid=True,
         roles={role: columns for role, columns in roles.items() if columns},
-        warnings=warnings,
+        given={*sample_roles.conditions, *sample_roles.one_hot},
+        findings=findings,
     )
 
 
-def _folder_targets(
-    raw: RawTables, region_ids: np.ndarray, sample_ids: np.ndarray
-) -> tuple[list[str], np.ndarray, np.ndarray, list[str]]:
-    """Names of the tables of targets, [N,T] targets, row of each region [P], and warnings."""
-    names: list[str] = [n for n in ("expression", "expression_minus") if n in raw.tables]
-    matrices, rows = [], np.zeros(len(region_ids), dtype=np.int64)
-    warnings: list[str] = []
-    for name in names:
-        matrix, matrix_rows, said = _wide_matrix(raw.tables[name], region_ids, sample_ids)
-        matrices.append(matrix.reshape(-1))
-        rows = matrix_rows if name == "expression" else rows
-        warnings += said
-    count = len(region_ids) * len(sample_ids)
-    target = np.stack(matrices, axis=1) if matrices else np.full((count, 1), np.nan, np.float32)
-    return names, target, rows, warnings
+class _WideMatrix:
+    """A table of regions by samples, joined by id to all regions and samples of a folder.
 
-
-def _wide_matrix(
-    table: RawTable, region_ids: np.ndarray, sample_ids: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, list[str]]:
-    """A table of regions by samples, joined by id.
-
-    Returns:
-        [P,S] float32 with NaN for blank or absent cells; the row number of each region [P], 0
-        where it has none; and warnings.
+    Attributes:
+        values: [P,S] float32 with NaN for blank or absent cells, and for rows with errors.
+        rows: Row number of each region [P], 0 where it has none.
     """
-    id_column = next((c for c in table.frame.columns if fold(c) in REGION_ID_HEADERS), None)
-    table.need(id_column, "region_id")
-    ids = table.text(id_column or "")
-    columns = [column for column in table.frame.columns if column != id_column]
-    problems = _unique_ids(table, ids, id_column or "")
-    region_of = {name: i for i, name in enumerate(region_ids)}
-    sample_of = {name: i for i, name in enumerate(sample_ids)}
-    problems += [
-        table.problem(f"region {name!r} is not in regions", "add it there or delete the row", row)
-        for row, name in zip(table.frame.index, ids, strict=True)
-        if name is not None and name not in region_of
-    ]
-    problems += [
-        table.problem("is a sample that is not in samples", "add it there", row=1, column=name)
-        for name in columns
-        if name not in sample_of
-    ]
-    values, bad = _columns(table, columns)
-    problems += bad
-    if problems:
-        raise DataError(problems)
-    matrix = np.full((len(region_ids), len(sample_ids)), np.nan, dtype=np.float32)
-    at_region = np.array([region_of[name] for name in ids])
-    at_sample = np.array([sample_of[name] for name in columns], dtype=np.int64)
-    matrix[np.ix_(at_region, at_sample)] = values
-    rows = np.zeros(len(region_ids), dtype=np.int64)
-    rows[at_region] = table.frame.index
-    said = []
-    absent_regions, absent_samples = len(region_ids) - len(ids), len(sample_ids) - len(columns)
-    if absent_regions or absent_samples:
-        said.append(
-            f"{table.file}: {absent_regions} regions and {absent_samples} samples are not in it "
-            "and count as not measured"
-        )
-    return matrix, rows, said
+
+    def __init__(self, table: RawTable, region_ids: np.ndarray, sample_ids: np.ndarray) -> None:
+        self.table = table
+        columns = list(table.frame.columns)
+        id_column = next((c for c in columns if fold_header(c) in REGION_ID_HEADERS), None)
+        table.need(id_column, "region_id")
+        ids = table.text(id_column or "")
+        names = [column for column in columns if column != id_column]
+        self._refuse_turned(names, set(region_ids))
+        _check_ids(table, ids, id_column or "", unique=True)
+        known = pd.Index(region_ids).unique()
+        strange = np.array([each is not None for each in ids]) & (known.get_indexer(ids) < 0)
+        what = "region '{value}' is not in regions"
+        fix = "add it there or delete the row"
+        table.error("unknown region", what, fix, column=id_column, where=strange)
+        of_sample = pd.Index(sample_ids).unique()
+        at_sample = of_sample.get_indexer(pd.Index(names, dtype=object))
+        for name in (name for name, at in zip(names, at_sample, strict=True) if at < 0):
+            what = "is a sample that is not in samples"
+            table.error("unknown sample", what, "add it there", row=1, column=name)
+        cells = _columns(table, names)
+        self.values = np.full((len(region_ids), len(sample_ids)), np.nan, dtype=np.float32)
+        self.rows = np.zeros(len(region_ids), dtype=np.int64)
+        if len(known) < len(region_ids) or len(of_sample) < len(sample_ids):
+            return  # some id stands twice there, which is an error already
+        good = np.flatnonzero(table.good() & ~strange)
+        at = known.get_indexer(ids[good])
+        here = at_sample >= 0
+        self.values[np.ix_(at, at_sample[here])] = cells[np.ix_(good, np.flatnonzero(here))]
+        self.rows[at] = table.frame.index.to_numpy(np.int64)[good]
+        self._say_absent(len(region_ids) - len(ids), len(sample_ids) - len(names))
+
+    def _refuse_turned(self, names: list[str], regions: set[str]) -> None:
+        if names and sum(name in regions for name in names) * 2 > len(names):
+            what = "stands the other way round: its columns are regions"
+            fix = "transpose it: a row for each region, a column for each sample"
+            self.table.error("turned table", what, fix, row=1)
+            self.table.findings.raise_errors()
+
+    def _say_absent(self, regions: int, samples: int) -> None:
+        if regions > 0 or samples > 0:
+            self.table.warn(
+                "not measured",
+                f"{max(0, regions)} regions and {max(0, samples)} samples are not in it and count "
+                "as not measured",
+            )
+
+    def refuse_negative(self) -> None:
+        """Values below zero are errors."""
+        for column in self.table.frame.columns:
+            if pd.api.types.is_numeric_dtype(self.table.frame[column]):
+                _check_accessibility(self.table, column)
+
+
+def _folder_targets(
+    wide: dict[str, _WideMatrix], region_rows: np.ndarray, sample_rows: np.ndarray
+) -> tuple[list[str], np.ndarray, np.ndarray]:
+    """Names of the tables of targets, [N,T] targets, and row of each region [P]."""
+    names: list[str] = [name for name in ("expression", "expression_minus") if name in wide]
+    cells = np.ix_(region_rows, sample_rows)
+    matrices = [wide[name].values[cells].reshape(-1) for name in names]
+    rows = wide["expression"].rows[region_rows] if "expression" in wide else 0 * region_rows
+    count = len(region_rows) * len(sample_rows)
+    target = np.stack(matrices, axis=1) if matrices else np.full((count, 1), np.nan, np.float32)
+    return names, target, rows
 
 
 def _folder_accessibility(
-    raw: RawTables, roles: Roles, region_ids: np.ndarray, sample_ids: np.ndarray
-) -> tuple[np.ndarray | None, list[str]]:
-    """[P,S] from its own table, else [P] from a column of regions, else None."""
-    if "accessibility" in raw.tables:
-        matrix, _, said = _wide_matrix(raw.tables["accessibility"], region_ids, sample_ids)
+    wide: dict[str, _WideMatrix],
+    regions: RawTable,
+    roles: Roles,
+    region_rows: np.ndarray,
+    sample_rows: np.ndarray,
+) -> np.ndarray | None:
+    """[P,S] from its own table, [P] where its samples agree or from a column of regions."""
+    if "accessibility" in wide:
         if roles.accessibility is not None:
-            said.append("accessibility is taken from its own table, not from regions")
-        return matrix, said
+            said = "accessibility is taken from its own table, not from regions"
+            regions.findings.warn("unused column", said)
+        matrix: np.ndarray = wide["accessibility"].values[np.ix_(region_rows, sample_rows)]
+        same = np.isclose(matrix, matrix[:, :1], rtol=1e-6, atol=0, equal_nan=True).all()
+        return matrix[:, 0] if same else matrix
     if roles.accessibility is None:
-        return None, []
-    values, problems = raw.tables["regions"].numbers(roles.accessibility)
-    if problems:
-        raise DataError(problems)
-    return values.astype(np.float32), []
+        return None
+    return regions.numbers(roles.accessibility)[region_rows].astype(np.float32)
 
 
 # ---------------------------------------------------------------------------------------- pieces
 
 
-def _columns(table: RawTable, names: Sequence[str]) -> tuple[np.ndarray, list[Problem]]:
-    """Numeric columns as float32 [rows, columns], and a problem per cell that is none."""
-    out = np.empty((len(table.frame), len(names)), dtype=np.float32)
-    problems: list[Problem] = []
-    for j, name in enumerate(names):
-        values, bad = table.numbers(name)
-        out[:, j] = values
-        problems += bad
-    return out, problems
+def _columns(table: RawTable, names: Sequence[str]) -> np.ndarray:
+    """Numeric columns as float32 [rows, columns]; what is no number becomes a finding."""
+    return _first_of_each(table, names, np.arange(len(table.frame)))
 
 
-def _codes(names: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Code of each name in order of first appearance [N] int32, and the first row of each."""
-    codes, uniques = pd.factorize(names)
-    first = np.full(len(uniques), len(names), dtype=np.int64)
-    np.minimum.at(first, codes, np.arange(len(names)))
-    return codes.astype(np.int32), first
-
-
-def _blank_ids(table: RawTable, ids: np.ndarray, column: str) -> list[Problem]:
+def _check_ids(table: RawTable, ids: np.ndarray, column: str, unique: bool = False) -> None:
+    """Every row has an id, where asked one of its own."""
     blank = np.array([each is None for each in ids], dtype=bool)
-    return [
-        table.problem("is blank", "every row needs it", row, column)
-        for row in table.frame.index[blank]
-    ]
-
-
-def _unique_ids(table: RawTable, ids: np.ndarray, column: str) -> list[Problem]:
-    twice = pd.Series(ids).duplicated().to_numpy() & np.array([each is not None for each in ids])
-    rows = table.frame.index[twice]
-    return _blank_ids(table, ids, column) + table.problems(
-        rows, column, ids[twice], "{value} stands twice", "ids are unique; delete or rename one"
-    )
+    table.error("blank id", "is blank", "every row needs it", column=column, where=blank)
+    if unique:
+        twice = pd.Series(ids).duplicated().to_numpy() & ~blank
+        what, fix = "'{value}' stands twice", "ids are unique; delete or rename one"
+        table.error("duplicate id", what, fix, column=column, where=twice)
 
 
 def _read_condition_columns(
     table: RawTable, roles: Roles, fields: list[ConditionField]
-) -> tuple[pd.DataFrame, list[Problem], list[str]]:
+) -> pd.DataFrame:
     """The conditions of every row, one-hot columns folded back first."""
-    problems: list[Problem] = []
     columns = dict(roles.conditions)
     frame = table.frame[list(columns.values())].copy()
     for name, words in roles.one_hot.items():
-        frame[name], bad = fold_one_hot(table, name, words)
-        problems += bad
+        frame[name] = fold_one_hot(table, name, words)
         columns[name] = name
-    whole = RawTable(frame, table.file, table.sheet)
-    kept = [each for each in fields if not each.dropped]
-    conditions, bad, warnings = read_conditions(whole, columns, kept)
-    return conditions, problems + bad, warnings
+    whole = RawTable(frame, table.file, table.sheet, table.decimal, table.findings)
+    return read_conditions(whole, columns, [each for each in fields if not each.dropped])
 
 
 def _region_columns(
@@ -640,7 +788,7 @@ def _region_columns(
 ) -> dict[str, np.ndarray]:
     """Coordinates and genes [P], from columns or from ids such as `chrII_703665_704061`."""
     none = np.full(len(rows), None, dtype=object)
-    matches = [_COORDINATES.match(region_ids[row]) for row in rows]
+    matches = [_COORDINATES.match(region_id) for region_id in region_ids[rows]]
     out: dict[str, Any] = {}
     out["chrom"] = (
         table.text(roles.region["chrom"])[rows]
@@ -649,10 +797,7 @@ def _region_columns(
     )
     for name in ("start", "end"):
         if name in roles.region:
-            values, problems = table.numbers(roles.region[name])
-            if problems:
-                raise DataError(problems)
-            out[name] = values[rows]
+            out[name] = table.numbers(roles.region[name])[rows]
         else:
             out[name] = np.array([float(m[name]) if m else np.nan for m in matches])
     out["gene_id"] = (
@@ -665,45 +810,6 @@ def _target_names(count: int) -> list[str]:
     return ["plus", "minus"] if count == 2 else ["target"]
 
 
-def _later(table: RawTable, name: str, index: np.ndarray | None) -> Callable[[], np.ndarray]:
+def _later(table: RawTable, name: str, index: np.ndarray) -> Callable[[], np.ndarray]:
     """A description column, read only if somebody asks for it."""
-
-    def read() -> np.ndarray:
-        values = table.text(name)
-        return values if index is None else values[index]
-
-    return read
-
-
-def _constant_columns(data: ExpressionData) -> list[str]:
-    """What is the same everywhere can teach nothing."""
-    said = []
-    names = [*data.motif_names, *data.region_feature_names]
-    if data.num_regions > 1 and names:
-        low, high = _nan_range(data.motif)
-        constant = [name for name, same in zip(names, low == high, strict=True) if same]
-        if constant:
-            more = f" and {len(constant) - 8} more" if len(constant) > 8 else ""
-            some = ", ".join(constant[:8])
-            said.append(f"{len(constant)} region features are constant: {some}{more}")
-    if data.accessibility is not None:
-        low, high = _nan_range(data.accessibility.reshape(-1, 1))
-        if (low == high).all():
-            said.append(f"accessibility is {low[0]:g} everywhere")
-    for each in data.fields:
-        values = data.conditions[each.name]
-        if values.notna().all() and values.nunique() == 1:
-            value = values.iloc[0]
-            shown = value if isinstance(value, str) else f"{value:g}"
-            said.append(f"condition {each.name} is {shown} in every sample")
-    blank = int(data.conditions.isna().all(axis=1).sum())
-    if blank and not data.conditions.isna().all(axis=None):
-        some = ", ".join(data.sample_id[data.conditions.isna().all(axis=1)][:5])
-        said.append(f"{blank} samples have no recorded condition: {some}")
-    return said
-
-
-def _nan_range(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Smallest and largest number of each column, NaN left out."""
-    blank = np.isnan(values)
-    return np.where(blank, np.inf, values).min(axis=0), np.where(blank, -np.inf, values).max(axis=0)
+    return lambda: table.text(name)[index]

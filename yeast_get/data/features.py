@@ -346,7 +346,7 @@ class FeatureSchema:
             if each is None:
                 said.append(f"{field_.name} was recorded nowhere in training and is ignored")
                 continue
-            outside = int(((values < each["min"] - 1e-9) | (values > each["max"] + 1e-9)).sum())
+            outside = int(_outside(values.to_numpy(np.float64), each).sum())
             if outside and np.isinf(each["sd"]):
                 said.append(
                     f"{field_.name} was {each['min']:g} throughout training; that it differs in "
@@ -362,13 +362,13 @@ class FeatureSchema:
     def _unseen_words(self, data: ExpressionData) -> list[str]:
         said = []
         texts = [each.name for each in data.fields if each.is_text]
-        vocabularies = self.categories | dict.fromkeys(self.drugs, [*self.drug_vocabulary, NO_DRUG])
+        vocabularies = self._known_words()
         for name in texts:
             values = data.conditions[name].dropna()
             if name not in vocabularies and len(values):
                 said.append(f"{name} was recorded nowhere in training and is ignored")
                 continue
-            known = {fold(word) for word in vocabularies.get(name, [])}
+            known = vocabularies.get(name, set())
             new = sorted(word for word in set(values) if fold(word) not in known)
             if new:
                 count = int(values.isin(new).sum())
@@ -377,6 +377,48 @@ class FeatureSchema:
                     "training and counts as unknown"
                 )
         return said
+
+    def need_conditions(self, data: ExpressionData) -> None:
+        """Refuse a table without a column of a condition that the model was trained on.
+
+        Raises:
+            DataError: Naming each.
+        """
+        fitted = [each["name"] for each in self.numbers] + list(self.categories)
+        fitted += [name for name in self.drugs if self.drug_vocabulary]
+        problems = [
+            Problem(
+                f"has no column {name}, which the model was trained on",
+                "add it; leave its cells blank where it was not recorded",
+                file=data.source,
+            )
+            for name in fitted
+            if name not in data.given
+        ]
+        if problems:
+            raise DataError(problems)
+
+    def flags(self, data: ExpressionData) -> np.ndarray:
+        """What of each sample's conditions training could not teach, in words [S]; "" = nothing.
+
+        A category that was never seen counts as UNKNOWN in the model; a number outside of the
+        range of training is an extrapolation.
+        """
+        said: list[list[str]] = [[] for _ in range(data.num_samples)]
+        for each in self.numbers:
+            values = data.conditions[each["name"]].to_numpy(np.float64)
+            for i in np.flatnonzero(_outside(values, each)):
+                said[i].append(f"{each['name']} outside training: {values[i]:g}")
+        for name, known in self._known_words().items():
+            for at, word in enumerate(data.conditions.get(name, ())):
+                if not pd.isna(word) and fold(word) not in known:
+                    said[at].append(f"{name} never seen: {word}")
+        return np.array(["; ".join(each) for each in said], dtype=object)
+
+    def _known_words(self) -> dict[str, set[str]]:
+        """Folded words that training saw, by text field."""
+        words = self.categories | dict.fromkeys(self.drugs, [*self.drug_vocabulary, NO_DRUG])
+        return {name: {fold(word) for word in each} for name, each in words.items()}
 
     def region_vocab(self, data: ExpressionData) -> np.ndarray:
         """[P] int64: identity of each region, 0 where it was not trained on."""
@@ -490,6 +532,13 @@ def _fit_accessibility(data: ExpressionData, train: np.ndarray, motif_scale: str
         data.accessibility[np.unique(region)] if per_region else data.accessibility[region, sample]
     ).reshape(-1, 1)
     return _fit_features(values, 1, motif_scale)
+
+
+def _outside(values: np.ndarray, fitted: Mapping[str, Any]) -> np.ndarray:
+    """Which numbers lie outside the range of training [n] bool; missing ones do not."""
+    with np.errstate(invalid="ignore"):
+        outside: np.ndarray = (values < fitted["min"] - 1e-9) | (values > fitted["max"] + 1e-9)
+    return outside
 
 
 def _number_scale(values: np.ndarray, kind: str) -> np.ndarray:

@@ -56,7 +56,7 @@ class Finding:
         if not len(self.rows):
             yield None, ""
         for i, row in enumerate(self.rows):
-            yield int(row), str(self.values[i]) if len(self.values) else ""
+            yield int(row), cell_as_text(self.values[i]) if len(self.values) else ""
 
     def problems(self) -> Iterator[Problem]:
         """One problem per cell."""
@@ -66,7 +66,7 @@ class Finding:
 
     def line(self) -> str:
         """All of it in one line: the first cells, and how many more there are."""
-        value = str(self.values[0]) if len(self.values) else ""
+        value = cell_as_text(self.values[0]) if len(self.values) else ""
         what, fix = self._said(self.what, value), self._said(self.fix, value)
         if len(self.rows):
             what += f" ({row_ranges(self.rows)})"
@@ -106,6 +106,8 @@ class Findings:
     def __init__(self) -> None:
         self.errors: list[Finding] = []
         self.warnings: list[Finding] = []
+        self.left_out = 0
+        """How many rows have errors and were left out, where the YAML asks for that."""
         self._normalised: dict[tuple[str, str], Normalised] = {}
 
     @property
@@ -127,6 +129,11 @@ class Findings:
             here = self._normalised.setdefault((column, what), Normalised(column, what, 0, example))
             here.count += count
 
+    @property
+    def can_be_skipped(self) -> bool:
+        """Whether every error is of some rows below the header."""
+        return all(len(f.rows) and f.rows.min() > 1 for f in self.errors)
+
     def bad_rows(self, file: str | None, sheet: str | None = None) -> np.ndarray:
         """Row numbers of a table that have an error [n], sorted."""
         rows = [f.rows for f in self.errors if (f.file, f.sheet) == (file, sheet)]
@@ -147,10 +154,11 @@ class Findings:
         """
         if self.errors:
             every = (problem for finding in self.errors for problem in finding.problems())
-            raise DataError(list(islice(every, _MOST_PROBLEMS)), lines=self.lines())
+            raise DataError(list(islice(every, _MOST_PROBLEMS)), findings=self)
 
     def error_lines(self) -> list[str]:
         """At most `MOST_LINES` errors, some of each finding, then how many more by kind."""
+        word = "row left out" if self.left_out else "error"
         share = max(1, MOST_LINES // max(1, len(self.errors)))
         spare = MOST_LINES - sum(min(share, len(finding)) for finding in self.errors)
         lines: list[str] = []
@@ -158,13 +166,13 @@ class Findings:
         for finding in self.errors:
             take = min(len(finding), share + max(0, spare), MOST_LINES - len(lines))
             spare -= max(0, take - share)
-            lines += [f"error: {problem}" for problem in islice(finding.problems(), take)]
+            lines += [f"{word}: {problem}" for problem in islice(finding.problems(), take)]
             shown[finding.kind] += take
         more = self.error_counts() - shown
         if more:
             kinds = ", ".join(f"{count:,} of the kind '{kind}'" for kind, count in more.items())
             lines.append(
-                f"error: and {sum(more.values()):,} more: {kinds}; "
+                f"{word}: and {sum(more.values()):,} more: {kinds}; "
                 "--check --output FOLDER writes all of them to data_problems.csv"
             )
         return lines
@@ -178,16 +186,19 @@ class Findings:
         ]
 
 
-def row_ranges(rows: Iterable[int]) -> str:
+def cell_as_text(cell: Any) -> str:
+    """A cell for people, as near to what stands in the file as is known."""
+    if cell is None or cell != cell:
+        return ""
+    return f"{cell:.12g}" if isinstance(cell, float) else str(cell)
+
+
+def row_ranges(rows: Iterable[int], most: int = 6) -> str:
     """Row numbers in few words: `rows 50 to 58, 61`."""
-    runs: list[list[int]] = []
-    count = 0
-    for row in sorted({int(row) for row in rows}):
-        count += 1
-        if runs and row == runs[-1][1] + 1:
-            runs[-1][1] = row
-        else:
-            runs.append([row, row])
-    words = [f"{low}" if low == high else f"{low} to {high}" for low, high in runs[:6]]
-    more = f" and more, {count:,} in all" if len(runs) > 6 else ""
-    return f"row{'s' if count > 1 else ''} {', '.join(words)}{more}"
+    numbers = np.unique(np.fromiter(rows, dtype=np.int64))
+    breaks = np.flatnonzero(np.diff(numbers) != 1)
+    low, high = numbers[np.r_[0, breaks + 1]], numbers[np.r_[breaks, len(numbers) - 1]]
+    runs = zip(low[:most], high[:most], strict=True)
+    words = [f"{a}" if a == b else f"{a} to {b}" for a, b in runs]
+    more = f" and more, {len(numbers):,} in all" if len(low) > most else ""
+    return f"row{'s' if len(numbers) > 1 else ''} {', '.join(words)}{more}"

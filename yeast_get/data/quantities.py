@@ -52,8 +52,8 @@ class Bad:
 
 
 def fold_cell(text: str) -> str:
-    """A cell without case, width, or spaces around it."""
-    return unicodedata.normalize("NFKC", text).strip().casefold()
+    """A cell without case, width, or needless spaces."""
+    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
 
 
 def is_missing(text: str) -> bool:
@@ -131,18 +131,19 @@ def _digits(text: str, decimal: str | None) -> str | Bad:
 
 # ---------------------------------------------------------------------------------------- units
 
-_UNIT_WORDS = {
-    "c": "degC", "°c": "degC", "度": "degC", "摄氏度": "degC", "celsius": "degC",
+_COMMON_WORDS = {
+    "%": "percent", "％": "percent", "od": "", "od600": "", "a600": "", "od600nm": "",
+    "c": "degC", "°c": "degC", "度": "degC", "摄氏度": "degC", "celsius": "degC", "°": "degC",
     "k": "kelvin", "f": "degF", "°f": "degF", "华氏度": "degF",
-    "h": "hour", "hr": "hour", "hrs": "hour", "小时": "hour", "时": "hour",
+}  # fmt: skip
+_TIME_WORDS = {
+    "h": "hour", "hr": "hour", "hrs": "hour", "小时": "hour", "时": "hour", "個小時": "hour",
     "m": "minute", "min": "minute", "mins": "minute", "分钟": "minute", "分": "minute",
-    "'": "minute", "s": "second", "sec": "second", "secs": "second", "秒": "second",
-    "d": "day", "天": "day", "日": "day",
+    "s": "second", "sec": "second", "secs": "second", "秒": "second",
+    "d": "day", "天": "day", "日": "day", "周": "week",
 }  # fmt: skip
-_DOSE_WORDS = {
-    "m": "mol/L", "mol": "mol", "%(w/v)": "10 g/L", "%w/v": "10 g/L", "w/v%": "10 g/L",
-    "%(wt/vol)": "10 g/L",
-}  # fmt: skip
+_WEIGHT_PER_VOLUME = frozenset(("%", "percent", "%(w/v)", "%w/v", "%(wt/vol)", "%wt/vol"))
+"""A percentage as a dose: grams in 100 mL."""
 
 
 @functools.cache
@@ -155,22 +156,110 @@ def registry() -> Any:
 
 @functools.cache
 def unit_of(text: str, kind: str) -> Any:
-    """A unit as pint's quantity of one, or None where it is not known.
+    """A unit as pint knows it, or None where it is not known.
 
     Args:
         text: As people write it: `℃`, `μM`, `ug/ml`, `小时`.
-        kind: Of the field: `m` is a minute for a `time` and mol/L for a `dose`.
+        kind: Of the condition field: an `m` is a minute for a `time`.
     """
     words = unicodedata.normalize("NFKC", text).strip().replace("° ", "°").replace("μ", "µ")
     squeezed = words.replace(" ", "").casefold()
-    if kind == "dose":
-        known = _DOSE_WORDS.get(squeezed) if squeezed != "m" or words == "M" else None
-    else:
-        known = _UNIT_WORDS.get(squeezed) if kind == "time" or squeezed != "m" else None
-    spelt = known or words.replace("°", "deg")
+    known = _TIME_WORDS if kind == "time" else _COMMON_WORDS
     try:
-        return (
-            registry().Quantity(1, spelt) if known is None else registry().parse_expression(spelt)
-        )
+        return registry().parse_units(known.get(squeezed, words.replace("°", "deg")))
     except Exception:  # pint raises many kinds, tokenizer errors among them
         return None
+
+
+@dataclass(frozen=True)
+class Target:
+    """What a quantity is to become.
+
+    Attributes:
+        name: The field, for messages.
+        kind: `number`, `time` or `dose`.
+        unit: Its canonical unit in pint's words; "" for a pure number.
+        given_unit: Unit of a number without one; None means the canonical unit.
+        molar_mass: g/mol, for a dose in mass per volume.
+        molar_mass_line: What to write in the YAML where it is not known.
+    """
+
+    name: str
+    kind: str
+    unit: str
+    given_unit: str | None = None
+    molar_mass: float | None = None
+    molar_mass_line: str = ""
+
+
+def convert(number: float, unit: str, target: Target) -> float | Bad:
+    """A number with a unit (or "") in the canonical unit of a field, or what is wrong with it.
+
+    The text of a `Bad` follows the cell: `has a unit that is not known: foo`.
+    """
+    wanted = unit or target.given_unit
+    if not wanted or wanted == target.unit:
+        return number
+    if target.kind == "dose" and wanted.replace(" ", "").casefold() in _WEIGHT_PER_VOLUME:
+        number, wanted = 10 * number, "g/L"
+    parsed = unit_of(wanted, target.kind)
+    canonical = f"the canonical unit is {target.unit or 'none'}"
+    if parsed is None:
+        return Bad("unit", f"has a unit that is not known: {wanted}", canonical)
+    quantity = registry().Quantity(number, parsed)
+    if quantity.is_compatible_with(target.unit or "dimensionless"):
+        return float(quantity.to(target.unit or "dimensionless").magnitude)
+    if target.kind == "dose" and quantity.check("[mass]/[volume]"):
+        return _molar(float(quantity.to("g/L").magnitude), target)
+    lost_capital = f"{wanted[:-1]}M" if target.kind == "dose" and wanted.endswith("m") else ""
+    fix = f"did you mean {number:g} {lost_capital}?" if lost_capital else canonical
+    return Bad("unit", f"is in {wanted}, which is no unit of {target.name}", fix)
+
+
+def _molar(grams_per_litre: float, target: Target) -> float | Bad:
+    """A mass per volume in mol/L."""
+    if grams_per_litre == 0:
+        return 0.0
+    if target.molar_mass is None:
+        what = "is mass per volume, and the molar mass of its drug is not known"
+        return Bad("molar mass", what, target.molar_mass_line)
+    return grams_per_litre / target.molar_mass
+
+
+_PART = re.compile(r"\s*(\d+\.?\d*)\s*([^\d\s.]+)")
+_SHIFT = re.compile(r"^\s*[^\d-]*\d+\.?\d*\D*?(?:to|->|→|~|-|至|到)\s*\d")
+ROOM_TEMPERATURE = frozenset(("rt", "room temperature", "室温", "常温", "ambient"))
+
+
+def parse_quantity(text: str, target: Target, decimal: str | None = None) -> float | Bad:
+    """A cell of text as a number in the canonical unit of a field.
+
+    Args:
+        text: Such as `30 ℃`, `9h`, `1 h 30 min`, `5μM`.
+        target: The field.
+        decimal: As in `split_number`.
+    """
+    said = plain(text)
+    got = split_number(text, decimal)
+    if isinstance(got, Bad):
+        return got if got.kind != "not a number" else _no_number(text, target)
+    value = convert(*got, target)
+    if not isinstance(value, Bad):
+        return value
+    parts = _PART.findall(said) if target.kind == "time" and not _PART.sub("", said) else []
+    times = [convert(float(number), unit, target) for number, unit in parts]
+    if len(times) > 1 and not any(isinstance(each, Bad) for each in times):
+        return float(sum(times))  # type: ignore[arg-type]
+    if _SHIFT.match(said):
+        what = f"'{said}' holds two values of {target.name}"
+        return Bad("not a number", what, "give the start and the end in columns of their own")
+    return Bad(value.kind, f"'{said}' {value.what}", value.fix)
+
+
+def _no_number(text: str, target: Target) -> Bad:
+    said = text.strip()
+    if fold_cell(text) in ROOM_TEMPERATURE:
+        fix = f"write the temperature, or set conditions.{target.name}.words: {{{said}: 25}}"
+        return Bad("not a number", f"'{said}' is not a number of degrees", fix)
+    what = f"'{said}' is not a number for {target.name}"
+    return Bad("not a number", what, "write a number and its unit, or leave the cell blank")

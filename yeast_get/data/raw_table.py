@@ -11,7 +11,7 @@ import pandas as pd
 
 from yeast_get.data.findings import Finding, Findings
 from yeast_get.data.quantities import EXCEL_ERRORS, MISSING, Bad, fold_cell, parse_number
-from yeast_get.errors import DataError, Problem
+from yeast_get.errors import Problem
 
 
 @dataclass
@@ -24,6 +24,7 @@ class RawTable:
         sheet: The sheet, where the file is a workbook.
         decimal: The decimal sign of its texts, `.` or `,`; None where they do not show it.
         findings: What is wrong with it; all tables of one input share it.
+        rows_lost: How many rows of the file could not be taken into the frame.
     """
 
     frame: pd.DataFrame
@@ -31,6 +32,8 @@ class RawTable:
     sheet: str | None = None
     decimal: str | None = None
     findings: Findings = field(default_factory=Findings)
+    rows_lost: int = 0
+    _numbers: dict[str, np.ndarray] = field(default_factory=dict)
 
     def problem(
         self, what: str, fix: str = "", row: Any = None, column: str | None = None
@@ -49,6 +52,7 @@ class RawTable:
         column: str | None = None,
         where: np.ndarray | Sequence[int] | None = None,
         values: Sequence[Any] | None = None,
+        row: int | None = None,
     ) -> None:
         """Take up a finding in this table.
 
@@ -61,9 +65,11 @@ class RawTable:
             where: Which rows: a mask [rows] or positions; None for the whole column or table,
                 and nothing is added where no row is meant.
             values: The cells of these rows; by default those of the column.
+            row: A row number of the file instead, such as 1 for the header.
         """
+        cells: Sequence[Any] = []
         if where is None:
-            rows, cells = np.zeros(0, dtype=np.int64), []
+            rows = np.array([] if row is None else [row], dtype=np.int64)
         else:
             at = np.asarray(where)
             at = np.flatnonzero(at) if at.dtype == bool else at.astype(np.int64)
@@ -91,29 +97,48 @@ class RawTable:
         if column is None:
             known = ", ".join(list(self.frame.columns)[:12])
             fix = f"add it; the first columns are {known}"
-            raise DataError(self.problem(f"has no column {name}", fix, row=1))
+            self.error("missing column", f"has no column {name}", fix, row=1)
+            self.findings.raise_errors()
 
-    def good_rows(self) -> RawTable:
-        """The rows without an error."""
+    def good(self) -> np.ndarray:
+        """[rows] bool: the rows without an error."""
         bad = self.findings.bad_rows(self.file, self.sheet)
-        kept = self.frame if not len(bad) else self.frame[~self.frame.index.isin(bad)]
-        return RawTable(kept, self.file, self.sheet, self.decimal, self.findings)
+        good: np.ndarray = ~np.isin(self.frame.index.to_numpy(np.int64), bad)
+        return good
 
     def numbers(self, column: str) -> np.ndarray:
-        """A column of plain numbers as float64 [rows], NaN for blank cells and for bad ones."""
+        """A column of plain numbers as float64 [rows], NaN for blank cells and for bad ones.
+
+        What is wrong with it is taken up once, however often it is asked for.
+        """
+        if column not in self._numbers:
+            values = self._read_numbers(column)
+            if np.shares_memory(values, self.frame[column].to_numpy()):
+                return values
+            self._numbers[column] = values
+        return self._numbers[column]
+
+    def _read_numbers(self, column: str) -> np.ndarray:
         series = self.frame[column]
         if pd.api.types.is_numeric_dtype(series) and not pd.api.types.is_bool_dtype(series):
             values = series.to_numpy(np.float64, na_value=np.nan)
             infinite = np.isinf(values)
             what = "'{value}' is not a finite number"
             self.error("not finite", what, "correct the cell", column=column, where=infinite)
-            return np.where(infinite, np.nan, values)
-        cells = pd.to_numeric(series.where(~_is_bool(series), "x"), errors="coerce")
-        values = cells.to_numpy(np.float64, na_value=np.nan)
+            return np.where(infinite, np.nan, values) if infinite.any() else values
+        cells = pd.to_numeric(series.where(~self._needs_a_look(series), "x"), errors="coerce")
+        values = cells.to_numpy(np.float64, na_value=np.nan).copy()
         unclear = (np.isnan(values) | np.isinf(values)) & series.notna().to_numpy()
-        for cell, at in _positions(series, unclear):
+        for cell, at in positions(series, unclear):
             values[at] = self._number(cell, at, column)
         return values
+
+    def _needs_a_look(self, series: pd.Series) -> np.ndarray:
+        """Which cells are not for pandas to read [rows]: truth values, points among commas."""
+        look = is_bool(series)
+        if self.decimal == ",":
+            look |= np.array([isinstance(cell, str) and "." in cell for cell in series], dtype=bool)
+        return look
 
     def _number(self, cell: Any, at: np.ndarray, column: str) -> float:
         """A cell that is no plain number at first sight, at these positions."""
@@ -146,13 +171,14 @@ class RawTable:
         return texts[codes]
 
 
-def _is_bool(series: pd.Series) -> np.ndarray:
+def is_bool(series: pd.Series) -> np.ndarray:
+    """Which cells are true or false [rows]."""
     if pd.api.types.is_bool_dtype(series):
         return np.ones(len(series), dtype=bool)
     return np.array([isinstance(cell, bool | np.bool_) for cell in series], dtype=bool)
 
 
-def _positions(series: pd.Series, wanted: np.ndarray) -> list[tuple[Any, np.ndarray]]:
+def positions(series: pd.Series, wanted: np.ndarray) -> list[tuple[Any, np.ndarray]]:
     """The different cells at the wanted positions, and where each stands."""
     at = np.flatnonzero(wanted)
     codes, cells = pd.factorize(series.iloc[at].astype(object))
@@ -195,12 +221,12 @@ def with_header(cells: pd.DataFrame, header: Sequence[str | None], table: RawTab
                     f"column {position + 1}", "a row counter without a header was left out", 1
                 )
                 continue
-            first = int(np.argmax(column.notna().to_numpy()))
+            held = column.dropna()
             problem(Finding(
                 "error", "no header",
                 f"column {position + 1} has no header and holds '{{value}}'",
                 "name it, or delete the column", table.file, table.sheet, None,
-                np.array([cells.index[first]]), [column.iloc[first]],
+                held.index.to_numpy(np.int64), list(held),
             ))  # fmt: skip
         elif name in kept:
             problem(Finding(

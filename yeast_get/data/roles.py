@@ -8,21 +8,37 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from fnmatch import fnmatchcase
 
 import pandas as pd
 
 from yeast_get.config import DataConfig
-from yeast_get.data.conditions import ConditionField, fold, match_columns, match_one_hot
-from yeast_get.data.tables import REGION_ID_HEADERS, RawTable
-from yeast_get.errors import DataError, Problem
+from yeast_get.data.conditions import (
+    FAMILIAR,
+    ConditionField,
+    fold_header,
+    headers_of,
+    match_columns,
+    match_one_hot,
+)
+from yeast_get.data.raw_table import RawTable
+from yeast_get.data.tables import ACCESSIBILITY_HEADERS, REGION_ID_HEADERS, SAMPLE_ID_HEADERS
 
 MOTIF_PATTERN = re.compile(
     r"^(MA\d{4}\.\d+([._].*)?|.+_MA\d{4}\.\d+|motif_.+|virtual_motif_.+)$", re.IGNORECASE
 )
 TARGET_HEADERS = ("target", "expression", "表达量")
 STRAND_TARGET_HEADERS = ("target_plus", "target_minus")
-REGION_HEADERS = ("chrom", "start", "end", "strand", "gene_id", "gene_name")
+REGION_HEADERS = {
+    "chrom": ("chrom", "chr", "chromosome", "染色体"),
+    "start": ("start", "起始"),
+    "end": ("end", "终止"),
+    "strand": ("strand", "链"),
+    "gene_id": ("gene_id", "gene", "基因"),
+    "gene_name": ("gene_name", "基因名"),
+}
+_SYSTEMATIC_NAME = re.compile(r"^(Y[A-P][LR]\d{3}[WC](-[A-Z])?|Q\d{4}|GSM\d+)$", re.IGNORECASE)
 
 
 @dataclass
@@ -61,18 +77,20 @@ class Roles:
 
 
 def assign_roles(
-    table: RawTable, config: DataConfig, fields: list[ConditionField], kinds: Sequence[str]
+    table: RawTable,
+    config: DataConfig,
+    fields: list[ConditionField],
+    kinds: Sequence[str],
+    extra_is_error: bool = True,
 ) -> Roles:
-    """Give every column of a table its role.
+    """Give every column of a table its role; a column without one, or two with one, is an error.
 
     Args:
-        table: The table.
+        table: The table; its findings are added to.
         config: Names and patterns that the YAML declares.
         fields: The condition fields.
         kinds: The roles that this table may hold: `region`, `sample`, `target`.
-
-    Raises:
-        DataError: Where a column has no role, or two columns have one.
+        extra_is_error: Whether a column without a role is an error, or is only left out.
     """
     roles, left = Roles(), _Left(table)
     roles.descriptions = left.take_matching(config.description_columns)
@@ -89,11 +107,11 @@ def assign_roles(
             if config.motif_columns
             else left.take_all([c for c in left.columns if MOTIF_PATTERN.match(c)])
         )
-        roles.accessibility = left.take(("accessibility", "开放性"))
-        named = {name: left.take((name,)) for name in REGION_HEADERS}
+        roles.accessibility = left.take(ACCESSIBILITY_HEADERS)
+        named = {name: left.take(headers) for name, headers in REGION_HEADERS.items()}
         roles.region = {name: column for name, column in named.items() if column is not None}
     if "sample" in kinds:
-        roles.sample_id = left.take(("sample_id",))
+        roles.sample_id = left.take(SAMPLE_ID_HEADERS)
         roles.conditions = left.take_conditions(fields)
         one_hot = match_one_hot(left.columns, fields)
         roles.one_hot = {n: words for n, words in one_hot.items() if n not in roles.conditions}
@@ -102,8 +120,13 @@ def assign_roles(
         for name in (each.name for each in fields if each.dropped):
             outright = [roles.conditions.pop(name)] if name in roles.conditions else []
             roles.dropped += [*outright, *roles.one_hot.pop(name, {})]
-    if left.columns:
-        raise DataError(list(_undeclared(table, left.columns, kinds)))
+    if _is_turned(left.columns):
+        _say_turned(table, left.columns)
+    elif left.columns and extra_is_error:
+        _undeclared(table, left.columns, kinds, fields)
+    elif left.columns:
+        what = f"{len(left.columns)} columns are not known and not used: {_some(left.columns)}"
+        table.warn("extra column", what)
     return roles
 
 
@@ -126,9 +149,9 @@ class _Left:
 
     def take(self, names: Sequence[str]) -> str | None:
         """The one column with one of these names."""
-        found = [column for column in self.columns if fold(column) in names]
+        found = [column for column in self.columns if fold_header(column) in names]
         if len(found) > 1:
-            raise self._both(found, names[0])
+            self._both(found, names[0])
         return self.take_all(found)[0] if found else None
 
     def take_matching(self, patterns: Sequence[str]) -> list[str]:
@@ -138,7 +161,7 @@ class _Left:
     def take_targets(self, config: DataConfig) -> list[str]:
         """The declared targets, or two strands, or the one column that is named like a target."""
         groups = [list(STRAND_TARGET_HEADERS), *([name] for name in TARGET_HEADERS)]
-        folded = {fold(column): column for column in self.columns}
+        folded = {fold_header(column): column for column in self.columns}
         found = ([folded[n] for n in g] for g in groups if all(n in folded for n in g))
         names = config.target_columns or next(found, [])
         return self.take_all([name for name in names if name in self.columns])
@@ -148,17 +171,43 @@ class _Left:
         taken: dict[str, str] = {}
         for header, name in match_columns(self.columns, fields).items():
             if name in taken:
-                raise self._both([taken[name], header], name)
-            taken[name] = header
+                self._both([taken[name], header], name)
+                self.take_all([header])
+            taken.setdefault(name, header)
         self.take_all(list(taken.values()))
         return taken
 
-    def _both(self, columns: list[str], role: str) -> DataError:
+    def _both(self, columns: list[str], role: str) -> None:
         what = f"{' and '.join(columns)} both mean {role}"
-        return DataError(self.table.problem(what, "rename or delete one", row=1))
+        self.table.error("two columns, one role", what, "rename or delete one", row=1)
 
 
-def _undeclared(table: RawTable, left: list[str], kinds: Sequence[str]) -> Iterator[Problem]:
+def _some(names: Sequence[str], most: int = 12) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
+def _is_turned(left: Sequence[str]) -> bool:
+    """Whether the columns without a role are genes or samples: the table is turned."""
+    names = sum(bool(_SYSTEMATIC_NAME.match(column.strip())) for column in left)
+    return names >= 2 and 2 * names > len(left)
+
+
+def _say_turned(table: RawTable, left: Sequence[str]) -> None:
+    table.error(
+        "turned table",
+        f"has {len(left)} columns that are genes or samples ({_some(left, 3)}), and should have a "
+        "row for each region and sample",
+        "make a data folder with it as expression.csv (a row per region_id, a column per "
+        "sample_id; transpose it where genes run across), or melt it: "
+        "pandas.DataFrame.melt(id_vars='region_id', var_name='sample_id', value_name='target')",
+        row=1,
+    )
+
+
+def _undeclared(
+    table: RawTable, left: list[str], kinds: Sequence[str], fields: list[ConditionField]
+) -> None:
     """Errors that show the lines to write for columns without a role: numbers, then texts."""
     numeric = [c for c in left if pd.api.types.is_numeric_dtype(table.frame[c])]
     for kind, columns in (("number", numeric), ("category", [c for c in left if c not in numeric])):
@@ -167,7 +216,7 @@ def _undeclared(table: RawTable, left: list[str], kinds: Sequence[str]) -> Itera
         names = ", ".join(columns)
         fixes = [f"`data: {{description_columns: [{names}]}}` (not used by the model)"]
         if "sample" in kinds:
-            entries = ", ".join(f"{column}: {{kind: {kind}}}" for column in columns)
+            entries = ", ".join(_entry(column, kind) for column in columns)
             fixes.insert(0, f"`conditions: {{extra: {{{entries}}}}}` (growth conditions)")
         if "region" in kinds and kind == "number":
             fixes.insert(0, f"`data: {{motif_columns: [{names}]}}` (motif scores)")
@@ -176,4 +225,28 @@ def _undeclared(table: RawTable, left: list[str], kinds: Sequence[str]) -> Itera
             fixes.insert(0, f"`data: {{target_columns: [{names}]}}` (what is to be predicted)")
         has = "has columns" if len(columns) > 1 else "has a column"
         what = f"{has} whose role is not known: {names}"
-        yield table.problem(what, f"declare in the YAML {', or '.join(fixes)}", row=1)
+        hints = [*_near_misses(columns, kinds, fields), "declare in the YAML "]
+        table.error("unknown column", what, " ".join(hints) + ", or ".join(fixes), row=1)
+
+
+def _entry(column: str, kind: str) -> str:
+    """A line of `conditions.extra` for a column; in English where it is a familiar one."""
+    for name, header in FAMILIAR.items():
+        if fold_header(column) == header:
+            return f"{name}: {{kind: {kind}}}"
+    return f"{column}: {{kind: {kind}}}"
+
+
+def _near_misses(
+    columns: Sequence[str], kinds: Sequence[str], fields: list[ConditionField]
+) -> Iterator[str]:
+    """A question for each column whose name is nearly a known one."""
+    known = dict(headers_of(fields)) if "sample" in kinds else {}
+    known |= {name: name for name in (SAMPLE_ID_HEADERS if "sample" in kinds else ())}
+    known |= {name: name for name in (TARGET_HEADERS if "target" in kinds else ())}
+    if "region" in kinds:
+        headers = [n for names in REGION_HEADERS.values() for n in names]
+        known |= {name: name for name in (*REGION_ID_HEADERS, *ACCESSIBILITY_HEADERS, *headers)}
+    for column in columns:
+        for near in get_close_matches(fold_header(column), list(known), n=1, cutoff=0.75):
+            yield f"did you mean {known[near]} by {column}?"

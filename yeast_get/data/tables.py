@@ -1,101 +1,53 @@
 """CSV, TSV, Excel, a data folder or a workbook -> raw tables that remember their source rows.
 
-Nothing here knows what a column means. Every table keeps the row numbers of its file (the header
-is row 1) as its index, so that any later complaint can name the row.
+What a file is follows from its content, not from its name. Nothing here knows what a column means.
 """
 
 from __future__ import annotations
 
-import csv
-import gzip
 import hashlib
-import warnings
-import zlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TextIO
 
 import numpy as np
-import pandas as pd
 
+from yeast_get.config import DataConfig
+from yeast_get.data.findings import Findings
+from yeast_get.data.raw_table import RawTable
+from yeast_get.data.text_table import read_text_table
+from yeast_get.data.workbook import read_workbook
 from yeast_get.errors import DataError, Problem
 
 SHEETS = ("regions", "samples", "expression", "accessibility", "expression_minus", "genes")
 """Names of the files of a data folder and of the sheets of a workbook."""
 
-REGION_ID_HEADERS = ("region_id", "peak_id", "region", "peak", "promoter_id")
-TEXT_HEADERS = (*REGION_ID_HEADERS, "sample_id", "gene_id", "gene_name", "chrom", "strand")
-"""Columns that are read as text whatever they look like (`001`, `1E5`)."""
+REGION_ID_HEADERS = ("region_id", "peak_id", "region", "peak", "promoter_id", "区域", "启动子")
+SAMPLE_ID_HEADERS = ("sample_id", "sample", "gsm", "样品", "样本", "样品编号", "样本编号")
+ACCESSIBILITY_HEADERS = ("accessibility", "开放性", "可及性")
+TEXT_HEADERS = (
+    *REGION_ID_HEADERS, *SAMPLE_ID_HEADERS,
+    "gene_id", "gene", "基因", "gene_name", "基因名", "chrom", "chr", "chromosome", "染色体",
+    "strand", "链",
+)  # fmt: skip
+"""Headers, folded, of columns that are read as text whatever they look like (`001`, `1E5`)."""
 
-MISSING = ("", "NA", "N/A", "NaN", "nan", "null", "NULL", "#N/A")
-"""Cells that hold nothing, in any column."""
-
-_TEXT_SUFFIXES = (".csv", ".tsv", ".txt")
-_EXCEL_SUFFIXES = (".xlsx", ".xlsm")
-
-
-@dataclass
-class RawTable:
-    """One table as it stands in its file.
-
-    Attributes:
-        frame: The cells; the index holds row numbers of the file, the header being row 1.
-        file: The file's name as the user gave it.
-        sheet: The sheet, where the file is a workbook.
-    """
-
-    frame: pd.DataFrame
-    file: str
-    sheet: str | None = None
-
-    def problem(
-        self, what: str, fix: str = "", row: Any = None, column: str | None = None
-    ) -> Problem:
-        """A problem in this table; `row` is a row number of the file."""
-        return Problem(
-            what, fix, self.file, self.sheet, row=None if row is None else int(row), column=column
-        )
-
-    def problems(
-        self, rows: Iterable[Any], column: str, values: Iterable[Any], what: str, fix: str
-    ) -> list[Problem]:
-        """One problem per bad cell; `what` holds `{value}` where the cell's text goes."""
-        return [
-            self.problem(what.format(value=repr(str(value))), fix, row, column)
-            for row, value in zip(rows, values, strict=True)
-        ]
-
-    def need(self, column: str | None, name: str) -> None:
-        """Refuse the table if a column that it must have was not found."""
-        if column is None:
-            known = ", ".join(list(self.frame.columns)[:12])
-            fix = f"add it; the first columns are {known}"
-            raise DataError(self.problem(f"has no column {name}", fix, row=1))
-
-    def numbers(self, column: str) -> tuple[np.ndarray, list[Problem]]:
-        """A column as float64 [rows] with NaN for blank cells, and a problem per cell of text."""
-        series = self.frame[column]
-        if series.dtype != object and pd.api.types.is_numeric_dtype(series):
-            values = series.to_numpy(np.float64, na_value=np.nan)
-        else:
-            values = pd.to_numeric(series, errors="coerce").to_numpy(np.float64, na_value=np.nan)
-        text = np.isnan(values) & series.notna().to_numpy()
-        bad = text | np.isinf(values)
-        problems = self.problems(
-            self.frame.index[bad],
-            column,
-            series[bad],
-            "{value} is not a number",
-            "correct the cell",
-        )
-        return np.where(bad, np.nan, values), problems
-
-    def text(self, column: str) -> np.ndarray:
-        """A column as text [rows], None for blank cells."""
-        series = self.frame[column]
-        cells = [None if pd.isna(cell) else _as_text(cell) for cell in series]
-        return np.array(cells, dtype=object)
+_SUFFIXES = (".csv", ".tsv", ".txt", ".csv.gz", ".tsv.gz", ".txt.gz", ".xlsx", ".xlsm")
+_ZIP = b"PK\x03\x04"
+_OTHERS = {
+    b"\xd0\xcf\x11\xe0": (
+        "is a workbook of the old .xls kind, or one with a password",
+        "open it in Excel and save it as .xlsx, without a password",
+    ),
+    b"PAR1": ("is a parquet file, which is not read here", "write it as CSV"),
+    b"\x89HDF": ("is an HDF5 file, which is not read here", "write its tables as CSV"),
+    b"%PDF": ("is a PDF", "give the table itself, as CSV or .xlsx"),
+    b"7z\xbc\xaf": ("is a 7z archive", "unpack it and give the table"),
+    b"Rar!": ("is a RAR archive", "unpack it and give the table"),
+    b"BZh": ("is compressed by bzip2", "unpack it, or compress it as .gz"),
+    b"\xfd7zXZ": ("is compressed by xz", "unpack it, or compress it as .gz"),
+}
+"""First bytes of what is no table here, what it is, and what to do."""
 
 
 @dataclass
@@ -110,7 +62,7 @@ class RawTables:
             sample, region-major, read only if somebody asks for it.
         roles: Role -> columns, for people, where it is not what the tables show.
         names_file: The file that named the features of an input without names of its own.
-        warnings: What the user should know about the input.
+        findings: What is wrong or odd, in all tables.
     """
 
     source: str
@@ -119,38 +71,73 @@ class RawTables:
     descriptions: dict[str, Callable[[], np.ndarray]] = field(default_factory=dict)
     roles: dict[str, list[str]] = field(default_factory=dict)
     names_file: str | None = None
-    warnings: list[str] = field(default_factory=list)
+    findings: Findings = field(default_factory=Findings)
 
 
 def read_tables(
-    path: str | Path, sheet: str | None = None, decimal: str = ".", need_samples: bool = True
+    path: str | Path,
+    config: DataConfig | None = None,
+    is_text: Callable[[str], bool] = lambda header: False,
+    need_samples: bool = True,
 ) -> RawTables:
     """Read a long table, a data folder or a workbook.
 
     Args:
-        path: A `.csv`, `.tsv`, `.txt` (each also `.gz`) or `.xlsx` file, or a folder.
-        sheet: The sheet of a workbook that holds a long table.
-        decimal: The decimal sign of text files, `.` or `,`.
+        path: A delimited text file (also gzipped), an Excel workbook, or a folder.
+        config: How to read it: sheet, decimal sign, merged and hidden cells.
+        is_text: Whether the column of a header is text whatever it looks like.
         need_samples: Whether a folder or workbook of regions alone is an error; else it is read
             as that one table.
 
     Raises:
-        DataError: Where the input is missing, not of these kinds, or cannot be parsed.
+        DataError: Where the input is missing, not of these kinds, or cannot be read at all. What
+            is wrong with rows and cells is among the findings.
     """
-    path = Path(path)
+    path, config = Path(path), config or DataConfig()
     if path.is_dir():
-        return _alone(_read_folder(path, decimal), need_samples, "file")
+        return _alone(_read_folder(path, config, is_text), need_samples, "file")
     if not path.is_file():
         raise DataError(Problem("there is no such file or folder", "check --data", file=str(path)))
     raw = RawTables(str(path), fingerprint=fingerprint([path]))
-    if path.suffix.lower() in _EXCEL_SUFFIXES:
-        raw.tables = _read_workbook(path, sheet)
-    elif sheet is not None:
-        what = f"is no workbook, and data.sheet names {sheet!r}"
+    if _is_workbook(path):
+        raw.tables = read_workbook(
+            path,
+            raw.findings,
+            sheet=config.sheet,
+            wanted=SHEETS,
+            decimal=_decimal(config),
+            fill_merged=config.fill_merged,
+            include_hidden=config.include_hidden,
+            is_text=is_text,
+        )
+    elif config.sheet is not None:
+        what = f"is no workbook, and data.sheet names {config.sheet!r}"
         raise DataError(Problem(what, "leave data.sheet out", file=str(path)))
     else:
-        raw.tables = {"long": read_text_table(path, decimal)}
+        table = read_text_table(path, raw.findings, decimal=_decimal(config), is_text=is_text)
+        raw.tables = {"long": table}
     return _alone(raw, need_samples, "sheet")
+
+
+def _decimal(config: DataConfig) -> str | None:
+    return None if config.decimal == "auto" else config.decimal
+
+
+def _is_workbook(path: Path) -> bool:
+    """Whether a file is a zip archive; what is known to be no table is refused."""
+    if path.name.startswith("~$"):
+        what = "is the lock file that Excel keeps while a workbook is open"
+        raise DataError(Problem(what, f"give {path.name[2:]}", file=str(path)))
+    try:
+        with path.open("rb") as handle:
+            start = handle.read(8)
+    except OSError as error:
+        what = f"cannot be read: {error.strerror}"
+        raise DataError(Problem(what, "check the file", file=str(path))) from None
+    for magic, (what, fix) in _OTHERS.items():
+        if start.startswith(magic):
+            raise DataError(Problem(what, fix, file=str(path)))
+    return start.startswith(_ZIP)
 
 
 def _alone(raw: RawTables, need_samples: bool, kind: str) -> RawTables:
@@ -162,185 +149,38 @@ def _alone(raw: RawTables, need_samples: bool, kind: str) -> RawTables:
     return raw
 
 
-def read_text_table(path: Path, decimal: str = ".") -> RawTable:
-    """Read one delimited text file; the delimiter is the commonest of tab, comma, semicolon."""
-    file = str(path)
-    stem = path.with_suffix("") if path.suffix.lower() == ".gz" else path
-    if stem.suffix.lower() not in _TEXT_SUFFIXES:
-        raise DataError(
-            Problem(
-                f"{path.suffix or 'no suffix'} is not a kind of table that is read here",
-                "give .csv, .tsv or .txt (each also .gz), .xlsx, or a data folder",
-                file=file,
-            )
-        )
-    try:
-        with _open_text(path) as handle:
-            header_line = handle.readline()
-        if not header_line.strip():
-            raise DataError(Problem("is empty", "it needs a header and rows", file=file))
-        delimiter = max("\t,;", key=header_line.count)
-        header = [name.strip() for name in next(csv.reader([header_line], delimiter=delimiter))]
-        _check_header(header, file, None)
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", pd.errors.ParserWarning)
-            frame = pd.read_csv(
-                path,
-                sep=delimiter,
-                header=None,
-                skiprows=1,
-                names=header,
-                index_col=False,
-                decimal=decimal,
-                dtype={name: str for name in header if name.lower() in TEXT_HEADERS},
-                keep_default_na=False,
-                na_values=list(MISSING),
-                skip_blank_lines=False,
-                encoding="utf-8-sig",
-                low_memory=False,
-            )
-    except UnicodeDecodeError:
-        raise DataError(Problem("is not UTF-8 text", "save it as UTF-8", file=file)) from None
-    except (OSError, EOFError, zlib.error) as error:
-        raise DataError(Problem(f"cannot be read: {error}", "check the file", file=file)) from None
-    except (pd.errors.ParserError, pd.errors.ParserWarning) as error:
-        raise DataError(
-            Problem(
-                f"rows have different numbers of cells ({str(error).strip()})",
-                "quote cells that hold the delimiter",
-                file=file,
-            )
-        ) from None
-    frame.index = pd.RangeIndex(2, len(frame) + 2)
-    frame = _drop_blank_rows(frame, file, None)
-    if frame.iloc[:, -1].isna().any():  # blank cells, or rows that end too soon
-        _check_lengths(path, file, delimiter, header)
-    return RawTable(frame, file)
-
-
-def _check_lengths(path: Path, file: str, delimiter: str, header: list[str]) -> None:
-    """Refuse rows with fewer cells than the header, which pandas would pad in silence."""
-    with _open_text(path) as handle:
-        problems = [
-            Problem(
-                f"has {len(cells)} cells where the header has {len(header)}",
-                "the row is cut off; complete or delete it",
-                file,
-                row=row,
-            )
-            for row, cells in enumerate(csv.reader(handle, delimiter=delimiter), start=1)
-            if any(cells) and len(cells) < len(header)
-        ]
-    if problems:
-        raise DataError(problems)
-
-
-def _open_text(path: Path) -> TextIO:
-    if path.suffix.lower() == ".gz":
-        return gzip.open(path, "rt", encoding="utf-8-sig", newline="")
-    return path.open(encoding="utf-8-sig", newline="")
-
-
-def _read_folder(folder: Path, decimal: str) -> RawTables:
+def _read_folder(folder: Path, config: DataConfig, is_text: Callable[[str], bool]) -> RawTables:
     raw = RawTables(str(folder))
-    files = []
-    suffixes = [f"{suffix}{gz}" for suffix in _TEXT_SUFFIXES for gz in ("", ".gz")]
+    files, problems = [], []
     for name in SHEETS:
-        found = [folder / f"{name}{s}" for s in suffixes if (folder / f"{name}{s}").is_file()]
+        found = [folder / f"{name}{s}" for s in _SUFFIXES if (folder / f"{name}{s}").is_file()]
         if len(found) > 1:
             names = " and ".join(path.name for path in found)
             raise DataError(Problem(f"holds {names}", "keep one of them", file=str(folder)))
         if found:
-            raw.tables[name] = read_text_table(found[0], decimal)
             files.append(found[0])
+            try:
+                raw.tables[name] = _read_one(found[0], name, raw.findings, config, is_text)
+            except DataError as error:
+                problems += error.problems
+    if problems:
+        raise DataError(problems)
     raw.fingerprint = fingerprint(files)
     return raw
 
 
-def _read_workbook(path: Path, sheet: str | None) -> dict[str, RawTable]:
-    """The sheets of a workbook: those of a data folder, or the one long table."""
-    file = str(path)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # styles that openpyxl does not know
-            sheets = pd.read_excel(
-                path, sheet_name=None, header=None, dtype=object,
-                keep_default_na=False, na_values=list(MISSING),
-            )  # fmt: skip
-    except Exception as error:  # openpyxl and zipfile raise many kinds
-        raise DataError(
-            Problem(f"cannot be read as an Excel workbook: {error}", "save it anew", file=file)
-        ) from None
-    sheets = {str(name): cells for name, cells in sheets.items() if len(cells)}
-    if sheet is not None:
-        if sheet not in sheets:
-            known = ", ".join(sheets)
-            raise DataError(Problem(f"has no sheet {sheet!r}", f"its sheets: {known}", file=file))
-        return {"long": _from_cells(sheets[sheet], file, sheet)}
-    if any(name in sheets for name in ("regions", "samples", "expression")):
-        known_sheets = {name: cells for name, cells in sheets.items() if name in SHEETS}
-        return {name: _from_cells(cells, file, name) for name, cells in known_sheets.items()}
-    if len(sheets) != 1:
-        names = ", ".join(f"{name} ({len(cells)} rows)" for name, cells in sheets.items())
-        raise DataError(
-            Problem(
-                f"has {len(sheets)} sheets that hold something: {names}",
-                "name the one to use as data.sheet, or name them regions, samples, expression",
-                file=file,
-            )
-        )
-    name, cells = next(iter(sheets.items()))
-    return {"long": _from_cells(cells, file, name)}
-
-
-def _from_cells(cells: pd.DataFrame, file: str, sheet: str) -> RawTable:
-    header = ["" if pd.isna(cell) else str(cell).strip() for cell in cells.iloc[0]]
-    _check_header(header, file, sheet)
-    frame = cells.iloc[1:].set_axis(header, axis=1)
-    frame.index = pd.RangeIndex(2, len(frame) + 2)
-    frame = _drop_blank_rows(frame, file, sheet)
-    table = RawTable(frame.infer_objects(), file, sheet)
-    for name in (name for name in header if name.lower() in TEXT_HEADERS):
-        dates = frame[name].map(lambda cell: hasattr(cell, "isoformat"))
-        if dates.any():
-            raise DataError(
-                table.problems(
-                    frame.index[dates],
-                    name,
-                    frame[name][dates],
-                    "{value} is a date where an identifier is expected",
-                    "Excel changed it; format the column as text and type the name again",
-                )  # fmt: skip
-            )
-    return table
-
-
-def _as_text(cell: Any) -> str:
-    if isinstance(cell, float) and cell.is_integer():
-        return str(int(cell))
-    return str(cell).strip()
-
-
-def _check_header(header: list[str], file: str, sheet: str | None) -> None:
-    problems = []
-    for position, name in enumerate(header):
-        if not name:
-            what, fix = f"column {position + 1} has no header", "name it or delete the column"
-            problems.append(Problem(what, fix, file, sheet, row=1))
-        elif name in header[:position]:
-            first = header.index(name) + 1
-            what = f"{name!r} is the header of columns {first} and {position + 1}"
-            problems.append(Problem(what, "rename or delete one", file, sheet, row=1))
-    if problems:
-        raise DataError(problems)
-
-
-def _drop_blank_rows(frame: pd.DataFrame, file: str, sheet: str | None) -> pd.DataFrame:
-    blank = frame.isna().all(axis=1)
-    frame = frame[~blank] if blank.any() else frame
-    if not len(frame):
-        raise DataError(Problem("has a header and no rows", "add rows", file, sheet))
-    return frame
+def _read_one(
+    path: Path, name: str, findings: Findings, config: DataConfig, is_text: Callable[[str], bool]
+) -> RawTable:
+    """A file of a data folder; a workbook with one sheet will do."""
+    decimal = _decimal(config)
+    if not _is_workbook(path):
+        return read_text_table(path, findings, decimal=decimal, is_text=is_text)
+    tables = read_workbook(
+        path, findings, wanted=(name,), decimal=decimal, fill_merged=config.fill_merged,
+        include_hidden=config.include_hidden, is_text=is_text,
+    )  # fmt: skip
+    return next(iter(tables.values()))
 
 
 def _check_has(tables: dict[str, RawTable], file: str, kind: str) -> None:

@@ -22,8 +22,10 @@ import pandas as pd
 
 from yeast_get.config import DataConfig
 from yeast_get.data.conditions import ConditionField
+from yeast_get.data.findings import Findings
+from yeast_get.data.raw_table import RawTable
 from yeast_get.data.roles import Roles, assign_roles
-from yeast_get.data.tables import REGION_ID_HEADERS, RawTable, RawTables, fingerprint
+from yeast_get.data.tables import REGION_ID_HEADERS, RawTables, fingerprint
 from yeast_get.errors import DataError, Problem
 
 CUBES = ("region_motif", "matrix")
@@ -210,13 +212,19 @@ def _unique_names(names: Iterable[str | None], file: str) -> list[str]:
 
 
 def _table(
-    ids: np.ndarray, headers: Sequence[str], values: np.ndarray, names: Iterable[str], file: str
+    ids: np.ndarray,
+    headers: Sequence[str],
+    values: np.ndarray,
+    names: Iterable[str],
+    file: str,
+    findings: Findings,
 ) -> RawTable:
     """Values [rows,names] behind a column of ids, under the first header that is no name."""
     frame = pd.DataFrame(values, columns=list(names))
+    frame = frame.loc[:, ~frame.columns.duplicated()]  # the table of samples says so
     frame.insert(0, next(header for header in headers if header not in frame.columns), ids)
     frame.index = pd.RangeIndex(1, len(frame) + 1)
-    return RawTable(frame, file)
+    return RawTable(frame, file, findings=findings)
 
 
 # ------------------------------------------------------------------------------------------- GET
@@ -239,23 +247,23 @@ def _read_get(store: _Store, raw: RawTables, need_target: bool) -> list[str]:
         raise store.error(f"has no arrays in {' or '.join(STRANDS)}", "add them")
 
     raw.tables["regions"] = _table(
-        regions, REGION_ID_HEADERS, store.numbers("data"), motifs, store.file
+        regions, REGION_ID_HEADERS, store.numbers("data"), motifs, store.file, raw.findings
     )
     nothing = np.empty((len(samples), 0))
     raw.tables["samples"] = _table(
-        np.array(samples, object), ("sample_id",), nothing, [], store.file
+        np.array(samples, object), ("sample_id",), nothing, [], store.file, raw.findings
     )
     if types["atpm"]:
         values = _by_cell_type(store, "atpm", samples, num_regions)
         raw.tables["accessibility"] = _table(
-            regions, REGION_ID_HEADERS, values, samples, f"{store.file}/atpm"
+            regions, REGION_ID_HEADERS, values, samples, f"{store.file}/atpm", raw.findings
         )
     if any(types[group] for group in STRANDS):
         _read_strands(store, raw, regions, samples)
     for group, consequence in _WITHOUT.items():
         lacking = [each for each in samples if each not in types[group]]
         if lacking:
-            raw.warnings.append(f"{group} has no {_some(lacking)}: {consequence}")
+            raw.findings.warn("store", f"{group} has no {_some(lacking)}: {consequence}")
     return motifs
 
 
@@ -285,10 +293,13 @@ def _read_strands(store: _Store, raw: RawTables, regions: np.ndarray, samples: l
             values[:, :, j][store.numbers(name).T == 0] = np.nan
     away = measured - np.isfinite(values).sum()
     if away:
-        raw.warnings.append(f"{away} values where tss says that no gene starts are not measured")
+        said = f"{away} values where tss says that no gene starts are not measured"
+        raw.findings.warn("store", said)
     for strand, (group, name) in enumerate(STRANDS.items()):
         file = f"{store.file}/{group}"
-        raw.tables[name] = _table(regions, REGION_ID_HEADERS, values[strand], samples, file)
+        raw.tables[name] = _table(
+            regions, REGION_ID_HEADERS, values[strand], samples, file, raw.findings
+        )
     raw.roles["target"] = list(STRANDS)
 
 
@@ -300,6 +311,7 @@ class _Cube:
 
     def __init__(self, store: _Store, name: str, config: DataConfig, raw: RawTables) -> None:
         self.store, self.name, self.shape = store, name, store.shapes[name]
+        self.findings = raw.findings
         if len(self.shape) != 3 or 0 in self.shape:
             what = f"array {name} has the shape {self.shape}"
             raise store.error(what, "it is [samples, regions, features]")
@@ -333,13 +345,17 @@ class _Cube:
     ) -> None:
         """Fill the tables."""
         file = self.store.file
-        roles = self._roles(config, fields)
+        roles = self._roles(config, fields, need_target)
         fixed = [*roles.motifs, *roles.region_features, *roles.region.values()]
         shared = [*roles.conditions.values(), *chain.from_iterable(roles.one_hot.values())]
         access = [roles.accessibility] if roles.accessibility else []
         of_region, of_sample, of_cell = self._divide(fixed, shared, [*access, *roles.targets])
-        raw.tables["regions"] = _table(self.regions, REGION_ID_HEADERS, of_region, fixed, file)
-        raw.tables["samples"] = _table(self.samples, ("sample_id",), of_sample, shared, file)
+        raw.tables["regions"] = _table(
+            self.regions, REGION_ID_HEADERS, of_region, fixed, file, raw.findings
+        )
+        raw.tables["samples"] = _table(
+            self.samples, ("sample_id",), of_sample, shared, file, raw.findings
+        )
         for name in access:
             values = of_cell[0]
             if _alike(values, values[:, :1]).all():
@@ -356,11 +372,15 @@ class _Cube:
         raw.descriptions = {name: partial(self._described, name) for name in roles.descriptions}
         raw.roles = roles.named() | {"target": names}
 
-    def _roles(self, config: DataConfig, fields: list[ConditionField]) -> Roles:
+    def _roles(
+        self, config: DataConfig, fields: list[ConditionField], extra_is_error: bool
+    ) -> Roles:
         """What the features are, by their names."""
         frame = pd.DataFrame(np.zeros((1, len(self.features))), columns=self.features)
-        header = RawTable(frame, self.store.file)
-        roles = assign_roles(header, config, fields, ("region", "sample", "target"))
+        header = RawTable(frame, self.store.file, findings=self.findings)
+        kinds = ("region", "sample", "target")
+        roles = assign_roles(header, config, fields, kinds, extra_is_error)
+        self.findings.raise_errors()
         name = roles.region_id or roles.sample_id
         if name:
             fix = "ids stand in the arrays peak_ids and sample_ids"
@@ -459,7 +479,8 @@ class _Cube:
 
     def _wide(self, values: np.ndarray, name: str) -> RawTable:
         file = f"{self.store.file}/{name}"
-        return _table(self.regions, REGION_ID_HEADERS, values, self.samples, file)
+        findings = self.findings
+        return _table(self.regions, REGION_ID_HEADERS, values, self.samples, file, findings)
 
     def _described(self, name: str) -> np.ndarray:
         """A feature that the model does not see, as text of every region and sample [P*S]."""

@@ -300,6 +300,7 @@ def write_predictions(evaluation: Evaluation, y_pred: np.ndarray, run: RunDir) -
         frame[f"y_true{suffix}"] = data.target[:, t]
         frame[f"y_pred{suffix}"] = y_pred[:, t]
         frame[f"residual{suffix}"] = data.target[:, t] - y_pred[:, t]
+    frame["flags"] = _repeated(evaluation.schema.flags(data), data.sample_index)
     _write_csv(frame, run.predictions)
 
 
@@ -363,6 +364,12 @@ def write_splits(data: ExpressionData, part: np.ndarray, run: RunDir) -> None:
         }
     )
     _write_csv(frame, run.splits)
+
+
+def write_data_report(described: dict[str, Any], problems: pd.DataFrame, run: RunDir) -> None:
+    """`data_report.json` and `data_problems.csv`."""
+    write_json(run.data_report, described)
+    _write_csv(problems, run.data_problems)
 
 
 def _repeated(values: np.ndarray, index: np.ndarray) -> pd.Categorical:

@@ -17,6 +17,7 @@ import torch
 
 from yeast_get import __version__
 from yeast_get.config import Settings, write_settings
+from yeast_get.data.data_report import describe, describe_findings, problem_table
 from yeast_get.data.expression_data import ExpressionData, load_expression_data
 from yeast_get.data.features import FeatureSchema
 from yeast_get.data.splits import TEST, TRAIN, TrainedRows, make_split, split_line
@@ -56,6 +57,7 @@ class Prepared:
         model: Freshly initialised, loaded and adapted as the settings ask; on its device.
         split: The line that says what is held out.
         baselines: Fitted on the training part.
+        described: The content of `data_report.json`.
         resume: `Checkpoint.resume` of the run to continue; None for a new one.
     """
 
@@ -64,6 +66,7 @@ class Prepared:
     model: YeastModel
     split: str
     baselines: Baselines
+    described: dict[str, Any]
     resume: dict[str, Any] | None
 
 
@@ -84,6 +87,8 @@ def prepare(settings: Settings, device: torch.device, last: Path | None = None) 
     part = make_split(data, settings.split)
     split = split_line(data, part, settings.split)
     log.info("%s", split)
+    described = describe(data, settings)
+    described["split"] = {"rows": report.part_counts(part), "said": split}
     inherited = None if pretrained is None else pretrained.inherited()
     schema = FeatureSchema.fit(data, part == TRAIN, settings, inherited)
     for line in schema.unseen(data):
@@ -113,7 +118,7 @@ def prepare(settings: Settings, device: torch.device, last: Path | None = None) 
     )
     resume = None if last is None else resumable(last, checkpoint)
     stage = Finetune(data, part, schema, settings, device, checkpoint)
-    return Prepared(stage, schema, model.to(device), split, fitted, resume)
+    return Prepared(stage, schema, model.to(device), split, fitted, described, resume)
 
 
 def start_from(settings: Settings, device: torch.device) -> tuple[Settings, Pretrained | None]:
@@ -167,6 +172,7 @@ def train_and_test(ready: Prepared, device: torch.device, run: RunDir) -> dict[s
     data, part = stage.data, stage.part
     write_text(run.config, write_settings(settings))
     report.write_splits(data, part, run)
+    write_findings(ready.described, data, run)
     with deterministic(settings.training.deterministic):
         progress = fit(ready.model, stage, run, device, ready.resume)
         plots.plot_history(run.history, run.history_plot, progress.monitor)
@@ -197,6 +203,57 @@ def train_and_test(ready: Prepared, device: torch.device, run: RunDir) -> dict[s
     said["training"] |= {"best_epoch": best.epoch, "scores_of_best": best.scores}
     write_json(run.manifest, said)
     return metrics
+
+
+def prepare_evaluation(
+    checkpoint: Checkpoint,
+    schema: FeatureSchema,
+    model: YeastModel,
+    settings: Settings,
+    split: str | None = None,
+    batch_size: int | None = None,
+) -> report.Evaluation:
+    """Read a table for a trained model, and say what was found and how much it was trained on.
+
+    Args:
+        checkpoint: Of the model.
+        schema: Of the checkpoint.
+        model: On its device.
+        settings: The checkpoint's, with what the evaluation says of its table.
+        split: The part that the headline speaks of; None to choose.
+        batch_size: Windows per batch; None for the checkpoint's.
+
+    Raises:
+        DataError: Also where the table lacks what the model was trained on.
+    """
+    data = load_expression_data(settings, need_target=False)
+    data.match_targets(schema.target_names)
+    schema.need_conditions(data)
+    data.log_summary()
+    for line in schema.unseen(data):
+        log.warning("warning: %s", line)
+    rows = checkpoint.rows()
+    part = rows.parts_of(data)
+    overlap = rows.overlap(data, part)
+    report.log_overlap(overlap)
+    return report.Evaluation(
+        model=model,
+        data=data,
+        schema=schema,
+        settings=settings,
+        baselines=checkpoint.fitted_baselines(),
+        part=part,
+        condition_key=rows.condition_key(data),
+        headline=report.choose_headline(part, data.measured, split),
+        overlap=overlap,
+        batch_size=batch_size or settings.training.batch_size,
+    )
+
+
+def write_findings(described: dict[str, Any], data: ExpressionData, run: RunDir) -> None:
+    """What a table that is fit for use holds, and what was found in it."""
+    findings = data.findings
+    report.write_data_report(described | describe_findings(findings), problem_table(findings), run)
 
 
 @contextmanager

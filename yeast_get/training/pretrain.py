@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from yeast_get.config import Settings, write_settings
+from yeast_get.data.data_report import describe
 from yeast_get.data.expression_data import ExpressionData, load_expression_data, regions_only
 from yeast_get.data.features import FeatureSchema
 from yeast_get.data.splits import TEST, TRAIN, VAL, region_parts
@@ -36,6 +37,7 @@ from yeast_get.training.prepare import (
     manifest,
     resumable,
     start_from,
+    write_findings,
 )
 from yeast_get.training.transfer import log_trainable
 
@@ -124,12 +126,14 @@ class PreparedPretraining:
         stage: What is trained.
         model: Freshly initialised, or loaded from `finetune.checkpoint`; on its device.
         split: The line that says what is held out.
+        described: The content of `data_report.json`.
         resume: `Checkpoint.resume` of the run to continue; None for a new one.
     """
 
     stage: Pretraining
     model: MaskedRegionModel
     split: str
+    described: dict[str, Any]
     resume: dict[str, Any] | None
 
 
@@ -158,6 +162,8 @@ def prepare_pretraining(
         what = "split leaves no region for training or for validation"
         raise RunError(Problem(what, "split in another way", file=data.source))
     log.info("%s", split)
+    described = describe(table, settings)
+    described["split"] = {"rows": report.part_counts(part), "said": split}
     inherited = None if pretrained is None else pretrained.inherited()
     schema = FeatureSchema.fit(data, part == TRAIN, settings, inherited, with_target=False)
     window = settings.data.regions_per_window
@@ -176,7 +182,7 @@ def prepare_pretraining(
     )
     resume = None if last is None else resumable(last, checkpoint)
     stage = Pretraining(data, part, schema, settings, device, checkpoint)
-    return PreparedPretraining(stage, model.to(device), split, resume)
+    return PreparedPretraining(stage, model.to(device), split, described, resume)
 
 
 def pretrain(ready: PreparedPretraining, device: torch.device, run: RunDir) -> None:
@@ -185,6 +191,7 @@ def pretrain(ready: PreparedPretraining, device: torch.device, run: RunDir) -> N
     stage, settings = ready.stage, ready.stage.settings
     write_text(run.config, write_settings(settings))
     report.write_splits(stage.data, stage.part, run)
+    write_findings(ready.described, stage.data, run)
     with deterministic(settings.training.deterministic):
         progress = fit(ready.model, stage, run, device, ready.resume)
     plots.plot_history(run.history, run.history_plot, progress.monitor)

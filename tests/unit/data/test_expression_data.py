@@ -41,7 +41,8 @@ def load(tmp_path):
                 old.unlink()
             for name, frame in content.items():
                 frame.to_csv(path / f"{name}.csv", index=False)
-        values = {"data": {"path": str(path), **data}, "conditions": conditions or {}}
+        told = {"path": str(path), "drop_missing_target": True, **data}
+        values = {"data": told, "conditions": conditions or {}}
         return load_expression_data(settings_from_dict(values, "x"), need_target)
 
     return load
@@ -179,17 +180,53 @@ def test_blank_sample_ids_are_named_and_given_ones_kept(load, with_ids):
 
 def test_a_sample_with_two_sets_of_conditions_is_refused(refused):
     assert refused(SMALL.replace("s2,37,4.5", "s2,30,4.5")) == [
-        "t.csv, row 5: sample 's2' has other conditions here than in row 3; one sample has one set "
-        "of conditions"
+        "t.csv, row 5, column temperature: '30' here and '37' in row 3 for the same sample; one "
+        "sample has one set of conditions"
     ]
 
 
-def test_a_region_twice_in_a_sample_is_refused(refused):
-    said = refused(SMALL.replace("0.1,s2,37", "0.1,s1,30"))
-    assert said == [
-        "t.csv, row 3: the same region stands twice in one sample; give replicates sample ids of "
-        "their own, or delete one row"
+def test_the_rows_that_differ_from_most_of_their_sample_or_region_are_named(refused):
+    rows = [f"r{i},{i},0.1,s1,30,1.5\n" for i in range(4)]
+    header = SMALL.partition("\n")[0] + "\n"
+    text = header + "".join(rows).replace("r0,0,0.1,s1,30", "r0,0,0.1,s1,35")
+    (said,) = refused(text)
+    assert said.startswith("t.csv, row 2, column temperature: '35' here and '30' in row 3 for the")
+    (said,) = refused(header + "".join(f"r,{m},0.1,s{m}{i},30,1.5\n" for i, m in enumerate("755")))
+    assert said.startswith("t.csv, row 2, column motif_a: '7' here and '5' in row 3 for the same r")
+
+
+def test_a_region_twice_in_a_sample_is_a_replicate_and_said(load):
+    data = load(SMALL.replace("0.1,s2,37", "0.1,s1,30"))
+    assert data.sample_id.tolist() == ["s1", "s1 (2)", "s2"]
+    assert data.sample_index.tolist() == [0, 1, 0, 2]
+    assert data.signature[0] == data.signature[1]
+    assert any(
+        "the same region stands again in one sample; such rows count as replicates (SD of their "
+        "targets 0.707) (row 3); give replicates" in line
+        for line in data.warnings
+    )
+
+
+def test_rows_that_repeat_another_are_counted_and_dropped_where_that_is_asked_for(load):
+    twice = SMALL + SMALL.split("\n")[1] + "\n"
+    said = "1 rows repeat region, sample and target of an earlier row; "
+    data = load(twice)
+    assert data.num_observations == 5
+    assert any(f"{said}all of them count; data.drop_duplicates: true" in w for w in data.warnings)
+    data = load(twice, drop_duplicates=True)
+    pd.testing.assert_frame_equal(observations(data), observations(load(SMALL)))
+    data = load(twice, drop_duplicates=True)
+    assert any(f"{said}one of each is kept" in line for line in data.warnings)
+
+
+def test_a_blank_target_cannot_be_trained_on_unless_that_is_asked_for(refused, load):
+    assert refused(SMALL, drop_missing_target=False) == [
+        "t.csv, row 4, column target: is blank; fill it in, delete the row, or set "
+        "data.drop_missing_target: true"
     ]
+    assert load(SMALL, need_target=False, drop_missing_target=False).num_observations == 4
+    (said,) = load(SMALL).findings.normalised
+    assert said.line() == "target: no target: predicted, never trained on or scored in 1 cell"
 
 
 # --------------------------------------------------------------------------------------- roles
@@ -368,7 +405,7 @@ def test_two_strands_are_two_targets_in_a_long_table_and_in_a_folder(load, with_
         (lambda e: e.rename(columns={"s1": "sx"}),
          "folder/expression.csv, row 1, column sx: is a sample that is not in samples; add it"),
         (lambda e: e.replace({"region_id": {"chrI_1_501": "other"}}),
-         "folder/expression.csv, row 3: region 'other' is not in regions"),
+         "folder/expression.csv, row 3, column region_id: region 'other' is not in regions"),
         (lambda e: pd.concat([e, e.iloc[:1]]),
          "folder/expression.csv, row 42, column region_id: 'chrI_10001_10501' stands twice"),
         (lambda e: e.rename(columns={"region_id": "gene"}),
@@ -397,7 +434,7 @@ def test_ids_of_a_folder_are_there_and_unique(refused, with_ids, name, column):
         f"folder/{name}.csv, row {rows}, column {column}: '{first[column].iloc[0]}'"
     )
     assert "stands twice; ids are unique" in said
-    (said,) = refused(
+    said, *_ = refused(
         tables | {name: tables[name].assign(**{column: [None, *tables[name][column][1:]]})}
     )
     assert said.startswith(f"folder/{name}.csv, row 2, column {column}: is blank")
@@ -410,11 +447,22 @@ def test_ids_of_a_folder_are_there_and_unique(refused, with_ids, name, column):
 
 def test_a_motif_that_changes_within_a_region_is_refused(refused):
     assert refused(SMALL.replace("chrI_1_500,1,0.1,s2", "chrI_1_500,7,0.1,s2")) == [
-        "t.csv, row 3, column motif_a: 7 here and 1 in row 2 for the same region; a motif score or "
-        "region feature is the same in every row of a region"
+        "t.csv, row 3, column motif_a: '7' here and '1' in row 2 for the same region; what "
+        "describes a region is the same in all of its rows"
     ]
     (said,) = refused(SMALL.replace("chrII:900-999,2,0.2,s2", "chrII:900-999,,0.2,s2"))
-    assert "row 5, column motif_a: nan here and 2 in row 4" in said
+    assert "row 5, column motif_a: '' here and '2' in row 4" in said
+
+
+@pytest.mark.parametrize("column", ["chrom", "start", "end", "gene_id"])
+def test_the_place_and_gene_of_a_region_are_the_same_in_all_of_its_rows(refused, column):
+    text = "region_id,motif_a,chrom,start,end,gene_id,target\nr,1,chrV,10,20,YAL1,1\n"
+    other = {"chrom": "chrX", "start": "11", "end": "21", "gene_id": "YAL2"}[column]
+    was = {"chrom": "chrV", "start": "10", "end": "20", "gene_id": "YAL1"}[column]
+    (said,) = refused(text + text.split("\n")[1].replace(was, other) + "\n")
+    assert said.startswith(
+        f"t.csv, row 3, column {column}: '{other}' here and '{was}' in row 2 for"
+    )
 
 
 def test_blank_motifs_are_missing_and_not_zero(load):
@@ -434,8 +482,9 @@ def test_accessibility_of_a_folder_is_its_table_joined_by_name_or_the_column(loa
     tables = as_folder(with_ids)
     assert load(tables).accessibility.shape == (40,)
     access = tables["expression"][["s1", "region_id", "s0"]].iloc[::-1]
+    access = access.assign(s0=access["s0"].abs(), s1=access["s1"].abs())
     data = load(tables | {"accessibility": access})
-    want = tables["expression"].set_index("region_id").loc[data.region_id]
+    want = access.set_index("region_id").loc[data.region_id]
     np.testing.assert_allclose(data.accessibility[:, :2], want[["s0", "s1"]], rtol=1e-6)
     assert np.isnan(data.accessibility[:, 2:]).all()
     assert "accessibility is taken from its own table, not from regions" in data.warnings
@@ -470,32 +519,57 @@ BAD = SMALL.replace("s2,37,2.5", "s2,99,2.5").replace("s2,37,4.5", "s2,37,high")
 
 def test_all_bad_cells_are_said_at_once(refused):
     assert [line.partition(":")[0] for line in refused(BAD)] == [
-        "t.csv, row 5, column target", "t.csv, row 3, column temperature",
-    ]  # fmt: skip
+        "t.csv, row 5, column target",
+        "t.csv, row 3, column temperature",
+    ]
 
 
 def test_bad_rows_are_left_out_and_counted_where_that_is_asked_for(load, caplog):
-    with caplog.at_level(logging.WARNING):
-        data = load(BAD, on_bad_row="skip")
+    with caplog.at_level(logging.INFO):
+        data = load(BAD, on_bad_row="skip", max_skipped=0.5)
+        data.log_summary()
     assert data.row.tolist() == [2, 4]
-    assert data.warnings[0] == "2 rows had problems and were left out (data.on_bad_row: skip)"
+    assert data.warnings[0] == "2 rows had errors and were left out (data.on_bad_row: skip)"
     assert "row left out: " in caplog.text
+    assert "error: " not in caplog.text
     assert "row 5, column target: 'high' is not a number" in caplog.text
 
 
 def test_problems_that_show_only_once_others_are_gone_are_skipped_too(load):
-    twice = SMALL + "chrI_1_500,1,0.1,s1,30,9\nchrI_1_500,1,0.1,s1,30,x\n"
-    assert load(twice, on_bad_row="skip").row.tolist() == [2, 3, 4, 5]
+    twice = SMALL + "chrI_1_500,8,0.1,s3,30,9\nchrI_1_500,1,0.1,s1,30,x\n"
+    assert load(twice, on_bad_row="skip", max_skipped=0.4).row.tolist() == [2, 3, 4, 5]
+
+
+def test_bad_rows_of_a_folder_are_left_out_with_what_hangs_on_them(load, with_ids):
+    tables = as_folder(with_ids)
+    tables["samples"] = tables["samples"].astype({"temperature": object})
+    tables["samples"].iloc[1, tables["samples"].columns.get_loc("temperature")] = "warm"
+    tables["regions"] = tables["regions"].astype({"motif_a": object})
+    tables["regions"].iloc[2, 1] = "x"
+    data = load(tables, on_bad_row="skip", max_skipped=0.2)
+    assert data.sample_id.tolist() == ["s0", "s2", "s3", "s4", "s5"]
+    assert (data.num_regions, data.num_observations) == (39, 195)
+    whole = observations(load(as_folder(with_ids)))
+    gone = as_folder(with_ids)["regions"]["region_id"].iloc[2]
+    kept = whole[(whole["sample_id"] != "s1") & (whole["region_id"] != gone)]
+    pd.testing.assert_frame_equal(observations(data), kept.reset_index(drop=True))
 
 
 def test_more_bad_rows_than_allowed_are_an_error(refused, load):
-    assert len(refused(BAD, on_bad_row="skip", max_skipped=1)) == 2
-    load(BAD, on_bad_row="skip", max_skipped=2)
+    said = refused(BAD, on_bad_row="skip", max_skipped=0.4)
+    assert said[-1] == (
+        "t.csv: 2 of 4 rows have errors, and data.max_skipped is 0.4; mend the table; few rows may "
+        "be left out, not many"
+    )
+    load(BAD, on_bad_row="skip", max_skipped=0.5)
+    many = BAD + "".join(f"r{i},{i},0.1,s1,30,{i}\n" for i in range(36))
+    load(many, on_bad_row="skip")  # 2 of 40
+    assert "2 of 39 rows" in refused(many[: many.rindex("r35")], on_bad_row="skip")[-1]
 
 
 def test_a_table_of_bad_rows_only_is_an_error(refused):
     text = "region_id,motif_a,target\na,1,x\nb,1,y\n"
-    assert "'x' is not a number" in refused(text, on_bad_row="skip")[0]
+    assert "'x' is not a number" in refused(text, on_bad_row="skip", max_skipped=0.99)[0]
 
 
 def test_a_bad_column_is_never_skipped(refused):
@@ -558,7 +632,7 @@ def test_the_summary_says_sizes_roles_and_warnings(load, caplog):
         load(SMALL.replace("37", "50")).log_summary()
     assert "2 regions, 2 samples, 4 observations, 3 of them measured" in caplog.text
     assert "motifs: motif_a" in caplog.text
-    assert "warning: temperature: 2 values outside" in caplog.text
+    assert "column temperature: 2 values outside the usual 20 to 45 degC (50)" in caplog.text
 
 
 def test_a_pattern_that_no_column_matches_is_warned_about(table, table_path):

@@ -41,7 +41,8 @@ def load(tmp_path):
         path = tmp_path / "t.csv"
         table.to_csv(path, index=False)
         sections["data"] = {
-            "path": str(path), "region_feature_columns": ["gc"], **sections.get("data", {}),
+            "path": str(path), "drop_missing_target": True, "region_feature_columns": ["gc"],
+            **sections.get("data", {}),
         }  # fmt: skip
         settings = settings_from_dict(sections, "x")
         return load_expression_data(settings, need_target), settings

@@ -55,7 +55,12 @@ def load(tmp_path):
     def load(frame: pd.DataFrame, **data):
         path = tmp_path / "t.csv"
         frame.to_csv(path, index=False)
-        values = {"path": str(path), "description_columns": ["batch"], **data}
+        values = {
+            "path": str(path),
+            "drop_missing_target": True,
+            "description_columns": ["batch"],
+            **data,
+        }
         return load_expression_data(settings_from_dict({"data": values}, "x"))
 
     return load

@@ -288,7 +288,7 @@ def test_dates_in_place_of_names(save):
             (8, "1 day, 6:00:00", ""),
         ]
     ]
-    assert list(table.good_rows().frame["gene"]) == ["a"]
+    assert list(table.frame[table.good()]["gene"]) == ["a"]
 
 
 def test_dates_elsewhere_stay(save):
@@ -328,7 +328,7 @@ def test_cells_beyond_the_header(save):
         f"error: t.xlsx, sheet t, row 9: cell XFD9 holds '5'{end}",
     ]
     assert list(table.frame.columns) == ["gene", "target"]
-    assert list(table.good_rows().frame.index) == [2, 4]
+    assert list(table.frame[table.good()].index) == [2, 4]
 
 
 def test_blank_cells_do_not_make_the_header_longer(save):
@@ -371,7 +371,7 @@ def test_merged_cells(save):
         + fix,
     ]
     assert [finding.kind for finding in findings.errors] == ["merged cells"] * 2
-    assert list(table.good_rows().frame.index) == [2, 7]
+    assert list(table.frame[table.good()].index) == [2, 7]
 
 
 def test_merged_cells_filled(save):
@@ -499,7 +499,7 @@ def test_formulas_without_a_value(save):
         f"error: t.xlsx, sheet t, row 4, column x: the formula in B4 {fix}",
         f"error: t.xlsx, sheet t, row 3, column y: the formula in C3 {fix}",
     ]
-    assert list(table.good_rows().frame["gene"]) == ["d"]
+    assert list(table.frame[table.good()]["gene"]) == ["d"]
 
 
 def test_a_sheet_of_formulas_alone(save):

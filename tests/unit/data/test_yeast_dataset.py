@@ -29,7 +29,8 @@ def load(tmp_path):
     def load(table: pd.DataFrame, **sections):
         path = tmp_path / "t.csv"
         table.to_csv(path, index=False)
-        settings = settings_from_dict({**sections, "data": {"path": str(path)}}, "x")
+        told = {"path": str(path), "drop_missing_target": True}
+        settings = settings_from_dict({**sections, "data": told}, "x")
         data = load_expression_data(settings)
         return data, FeatureSchema.fit(data, data.measured, settings)
 
