@@ -24,6 +24,7 @@ _FORMS = tuple(
         r"(?:(?:19|20)\d\d年)?(?P<month>\d{1,2})月(?P<day>\d{1,2})日",
     )
 )
+_TIME = re.compile(r"(?:\d+ days?, )?\d{1,2}:\d\d:\d\d")
 _SERIALS = range(36_526, 55_001)  # 2000-01-01 to 2050-07-31
 _DAY_ZERO = datetime.date(1899, 12, 30)
 
@@ -48,16 +49,18 @@ def check_dates(table: RawTable, columns: Iterable[str]) -> None:
 
 
 def _add(table: RawTable, column: str, what: str, name: str, where: np.ndarray) -> None:
-    fix = f"Excel changed it: the original was probably {name}; type it again"
+    was = f"the original was probably {name}; " if name else ""
+    how = "format the column as text and type it again" if table.sheet else "type it again"
+    fix = f"Excel changed it: {was}{how}"
     table.error("date", what, fix, column=column, where=where)
 
 
 def _dates(texts: Sequence[str]) -> Iterable[tuple[int, str]]:
-    """Which texts are dates, and the name that each was."""
+    """Which texts are dates or times of day, and the name that each was, "" where not known."""
     for code, text in enumerate(texts):
         match = next((match for form in _FORMS if (match := form.fullmatch(text))), None)
         name = "" if match is None else _original(match.groupdict())
-        if name:
+        if name or _TIME.fullmatch(text):
             yield code, name
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -30,10 +30,12 @@ from yeast_get.data.conditions import (
     signatures,
     stable_hash,
 )
-from yeast_get.data.findings import Finding, Findings, cell_as_text
+from yeast_get.data.findings import Finding, Findings
+from yeast_get.data.long_table import JoinedRows, check_regions, check_samples
 from yeast_get.data.raw_table import RawTable
 from yeast_get.data.roles import Roles, assign_roles, matches
-from yeast_get.data.tables import REGION_ID_HEADERS, TEXT_HEADERS, RawTables, read_tables
+from yeast_get.data.tables import TEXT_HEADERS, RawTables, read_tables
+from yeast_get.data.wide_table import WideMatrix
 from yeast_get.data.zarr_store import is_zarr_store, read_store
 from yeast_get.errors import DataError, Problem
 
@@ -314,24 +316,24 @@ def _build_from_long(
         wanted = " and no column ".join(config.target_columns) or "target"
         table.need(roles.targets[0] if roles.targets else None, wanted)
     regions = table.text(roles.region_id or "")
-    _check_ids(table, regions, roles.region_id or "")
+    table.check_ids(regions, roles.region_id or "")
     target = _targets(table, roles, config, need_target)
     conditions = _read_condition_columns(table, roles, fields)
     _check_cells(table, roles)
     signature = signatures(conditions)
-    joined = _Joined(table, roles, regions, signature, config.drop_duplicates, target)
-    _check_regions(table, roles, joined)
-    _check_samples(table, roles, conditions, signature, joined)
+    joined = JoinedRows(table, roles, regions, signature, config.drop_duplicates, target)
+    check_regions(table, roles, joined)
+    check_samples(table, roles, conditions, signature, joined)
     if findings.errors:
         _settle([table], config)
-        joined = _Joined(table, roles, regions, signature, config.drop_duplicates, target)
+        joined = JoinedRows(table, roles, regions, signature, config.drop_duplicates, target)
     joined.say_repeats(table, target)
     rows = joined.rows
     region_rows, sample_rows = rows[joined.region_first], rows[joined.sample_first]
     return ExpressionData(
         source=raw.source,
         fingerprint=raw.fingerprint,
-        motif=_first_of_each(table, [*roles.motifs, *roles.region_features], region_rows),
+        motif=table.matrix([*roles.motifs, *roles.region_features], region_rows),
         motif_names=roles.motifs,
         region_feature_names=roles.region_features,
         accessibility=_long_accessibility(table, roles, joined),
@@ -360,7 +362,7 @@ def _targets(table: RawTable, roles: Roles, config: DataConfig, need_target: boo
     """[rows,T] float32; a blank one is an error in training, unless the YAML expects it."""
     if not roles.targets:
         return np.full((len(table.frame), 1), np.nan, dtype=np.float32)
-    target = _columns(table, roles.targets)
+    target = table.matrix(roles.targets)
     blank = np.isnan(target) & table.good()[:, None]
     for j, name in enumerate(roles.targets if need_target else []):
         if config.drop_missing_target:
@@ -378,204 +380,10 @@ def _check_cells(table: RawTable, roles: Roles) -> None:
     for name in (*roles.motifs, *roles.region_features, *places):
         table.numbers(name)
     if roles.accessibility is not None:
-        _check_accessibility(table, roles.accessibility)
+        table.refuse_negative(roles.accessibility)
 
 
-def _check_accessibility(table: RawTable, column: str) -> None:
-    with np.errstate(invalid="ignore"):
-        negative = table.numbers(column) < 0
-    table.error(
-        "negative",
-        "'{value}' is negative",
-        "correct it; where it is a logarithm or a z-score, rename the column and declare it under "
-        "data.region_feature_columns",
-        column=column,
-        where=negative,
-    )
-
-
-class _Joined:
-    """Which region and sample every good row of a long table belongs to.
-
-    A row belongs to the sample (sample id, or else condition signature; k-th occurrence of its
-    region there), which is named after the two.
-
-    Attributes:
-        rows: Positions of the rows that count [N].
-        region: Code of each row's region [N] int32, in order of first appearance.
-        region_first: Position in `rows` of each region's first row [P].
-        sample: Code of each row's sample [N] int32.
-        sample_first: Position in `rows` of each sample's first row [S].
-        sample_ids: Their names [S].
-        given: Code of the sample id that each row names [N], -1 without.
-        repeat: Which occurrence of its region in its sample each row is [N], counted from 0.
-        copies: How many of all rows were exact copies of an earlier one.
-    """
-
-    def __init__(
-        self,
-        table: RawTable,
-        roles: Roles,
-        regions: np.ndarray,
-        signature: np.ndarray,
-        drop_copies: bool,
-        target: np.ndarray,
-    ) -> None:
-        self.rows = np.flatnonzero(table.good())
-        ids = np.full(len(regions), None, dtype=object)
-        if roles.sample_id is not None:
-            ids = table.text(roles.sample_id)
-        names = self._join(regions, ids, signature)
-        key = np.column_stack([self.region, self.base, target[self.rows]])
-        copy = pd.DataFrame(key).duplicated().to_numpy()
-        self.copies, self.dropped_copies = int(copy.sum()), drop_copies
-        if drop_copies and copy.any():
-            self.rows = self.rows[~copy]
-            names = self._join(regions, ids, signature)
-        most = int(self.repeat.max(initial=0)) + 1
-        codes, uniques = pd.factorize(self.base.astype(np.int64) * most + self.repeat)
-        self.sample, self.sample_first = codes.astype(np.int32), _first(codes, len(uniques))
-        self.sample_ids = np.array(
-            [self._name(names, code // most, code % most) for code in uniques], dtype=object
-        )
-
-    def _join(self, regions: np.ndarray, ids: np.ndarray, signature: np.ndarray) -> list[str]:
-        rows = self.rows
-        codes, uniques = pd.factorize(regions[rows])
-        self.region, self.region_first = codes.astype(np.int32), _first(codes, len(uniques))
-        self.given, words = pd.factorize(ids[rows])
-        signatures_, values = pd.factorize(signature[rows])
-        self.base = np.where(self.given >= 0, self.given, len(words) + signatures_)
-        self._named = len(words)
-        cell = pd.Series(self.region.astype(np.int64) * (len(words) + len(values)) + self.base)
-        self.repeat = cell.groupby(cell).cumcount().to_numpy()
-        return [*words, *(f"condition_{value & 0xFFFFFFFF:08x}" for value in values)]
-
-    def _name(self, names: list[str], base: int, repeat: int) -> str:
-        if base >= self._named:
-            return f"{names[base]}_{repeat + 1}"
-        return names[base] if repeat == 0 else f"{names[base]} ({repeat + 1})"
-
-    def say_repeats(self, table: RawTable, target: np.ndarray) -> None:
-        """Say how many rows are copies, and how far the others that repeat a cell differ."""
-        if self.copies:
-            done = "one of each is kept" if self.dropped_copies else "all of them count"
-            table.warn(
-                "duplicate rows",
-                f"{self.copies:,} rows repeat region, sample and target of an earlier row; {done}",
-                "" if self.dropped_copies else "data.drop_duplicates: true keeps one of each",
-            )
-        again = (self.repeat > 0) & (self.given >= 0)
-        if again.any():
-            deviation = _replicate_sd(self.region, self.base, target[self.rows])
-            table.warn(
-                "repeated cell",
-                "the same region stands again in one sample; such rows count as replicates "
-                f"(SD of their targets {deviation:.3g})",
-                "give replicates sample ids of their own",
-                column=None,
-                where=self.rows[again],
-            )
-
-
-def _replicate_sd(region: np.ndarray, base: np.ndarray, target: np.ndarray) -> float:
-    """Pooled SD of the first target within cells that stand more than once."""
-    groups = pd.Series(target[:, 0].astype(np.float64)).groupby([region, base])
-    squares, count = groups.var(ddof=0) * groups.count(), groups.count() - 1
-    return float(np.sqrt(squares[count > 0].sum() / max(1, count[count > 0].sum())))
-
-
-def _first(codes: np.ndarray, number: int) -> np.ndarray:
-    """Position at which each code first stands [number]."""
-    first = np.zeros(number, dtype=np.int64)
-    first[codes[::-1]] = np.arange(len(codes) - 1, -1, -1)
-    return first
-
-
-def _first_of_each(table: RawTable, names: Sequence[str], rows: np.ndarray) -> np.ndarray:
-    """Numeric columns [len(rows), columns] float32, at these positions."""
-    out = np.empty((len(rows), len(names)), dtype=np.float32)
-    for j, name in enumerate(names):
-        out[:, j] = table.numbers(name)[rows]
-    return out
-
-
-def _check_regions(table: RawTable, roles: Roles, joined: _Joined) -> None:
-    """What describes a region is the same in all of its rows."""
-    rows, region, first = joined.rows, joined.region, joined.region_first
-    places = [roles.region[name] for name in ("start", "end") if name in roles.region]
-    for name in (*roles.motifs, *roles.region_features, *places):
-        values = table.numbers(name)[rows]
-        repeated = values[first][region]
-        differs = (values != repeated) & ~(np.isnan(values) & np.isnan(repeated))
-        if differs.any():
-            _say_differs(table, name, "region", values, region, differs, rows)
-    for name in ("chrom", "gene_id"):
-        if name in roles.region:
-            codes = pd.factorize(table.text(roles.region[name])[rows])[0]
-            differs = codes != codes[first][region]
-            if differs.any():
-                _say_differs(table, roles.region[name], "region", codes, region, differs, rows)
-
-
-def _check_samples(
-    table: RawTable,
-    roles: Roles,
-    conditions: pd.DataFrame,
-    signature: np.ndarray,
-    joined: _Joined,
-) -> None:
-    """The conditions of a sample that has an id are the same in all of its rows."""
-    named = np.flatnonzero(joined.given >= 0)
-    if not len(named):
-        return
-    rows, codes = joined.rows[named], joined.given[named]
-    first = _first(codes, int(codes.max()) + 1)
-    if (signature[rows] == signature[rows][first][codes]).all():
-        return
-    hashes = field_hashes(conditions.iloc[rows])
-    for j, name in enumerate(conditions.columns):
-        differs = hashes[:, j] != hashes[first, j][codes]
-        if differs.any():
-            header = roles.conditions.get(name, name)
-            _say_differs(table, header, "sample", hashes[:, j], codes, differs, rows)
-
-
-def _say_differs(
-    table: RawTable,
-    column: str,
-    what: str,
-    values: np.ndarray,
-    group: np.ndarray,
-    differs: np.ndarray,
-    rows: np.ndarray,
-) -> None:
-    """Name the rows whose value is not the commonest one of their region or sample."""
-    suspect = np.isin(group, np.unique(group[differs]))
-    at = np.flatnonzero(suspect)
-    frame = pd.DataFrame({"group": group[at], "value": values[at]})
-    size = frame.groupby(["group", "value"], dropna=False)["value"].transform("size")
-    best = frame.assign(size=size).groupby("group")["size"].transform("max")
-    usual = frame.assign(at=at)[size == best].groupby("group", sort=False)["at"].first()
-    usual_row = usual.reindex(frame["group"]).to_numpy()
-    same = (values[at] == values[usual_row]) | (pd.isna(values[at]) & pd.isna(values[usual_row]))
-    shown = table.frame[column] if column in table.frame.columns else None
-    for i in np.unique(usual_row[~same]):
-        odd = at[~same & (usual_row == i)]
-        other = "" if shown is None else f" '{cell_as_text(shown.iloc[rows[i]])}'"
-        row = int(table.frame.index[rows[i]])
-        table.error(
-            f"{what} differs",
-            f"'{{value}}' here and{other} in row {row} for the same {what}",
-            "what describes a region is the same in all of its rows"
-            if what == "region"
-            else "one sample has one set of conditions",
-            column=column,
-            where=rows[odd],
-        )
-
-
-def _long_accessibility(table: RawTable, roles: Roles, joined: _Joined) -> np.ndarray | None:
+def _long_accessibility(table: RawTable, roles: Roles, joined: JoinedRows) -> np.ndarray | None:
     """[P] where the rows of a region agree, else [P,S]."""
     if roles.accessibility is None:
         return None
@@ -603,15 +411,15 @@ def _build_from_folder(
     samples.need(sample_roles.sample_id, "sample_id")
     all_regions = regions.text(region_roles.region_id or "")
     all_samples = samples.text(sample_roles.sample_id or "")
-    _check_ids(regions, all_regions, region_roles.region_id or "", unique=True)
-    _check_ids(samples, all_samples, sample_roles.sample_id or "", unique=True)
+    regions.check_ids(all_regions, region_roles.region_id or "", unique=True)
+    samples.check_ids(all_samples, sample_roles.sample_id or "", unique=True)
     conditions = _read_condition_columns(samples, sample_roles, fields)
     _check_cells(regions, region_roles)
     if need_target and "expression" not in raw.tables:
         findings.add(Finding("error", "missing table", "has no expression table",
                              "add expression.csv", raw.source))  # fmt: skip
-    wide: dict[str, _WideMatrix] = {
-        name: _WideMatrix(raw.tables[name], all_regions, all_samples)
+    wide: dict[str, WideMatrix] = {
+        name: WideMatrix(raw.tables[name], all_regions, all_samples)
         for name in ("expression", "expression_minus", "accessibility")
         if name in raw.tables
     }
@@ -632,7 +440,7 @@ def _build_from_folder(
     return ExpressionData(
         source=raw.source,
         fingerprint=raw.fingerprint,
-        motif=_first_of_each(regions, features, region_rows),
+        motif=regions.matrix(features, region_rows),
         motif_names=region_roles.motifs,
         region_feature_names=region_roles.region_features,
         accessibility=_folder_accessibility(wide, regions, region_roles, region_rows, sample_rows),
@@ -658,69 +466,8 @@ def _build_from_folder(
     )
 
 
-class _WideMatrix:
-    """A table of regions by samples, joined by id to all regions and samples of a folder.
-
-    Attributes:
-        values: [P,S] float32 with NaN for blank or absent cells, and for rows with errors.
-        rows: Row number of each region [P], 0 where it has none.
-    """
-
-    def __init__(self, table: RawTable, region_ids: np.ndarray, sample_ids: np.ndarray) -> None:
-        self.table = table
-        columns = list(table.frame.columns)
-        id_column = next((c for c in columns if fold_header(c) in REGION_ID_HEADERS), None)
-        table.need(id_column, "region_id")
-        ids = table.text(id_column or "")
-        names = [column for column in columns if column != id_column]
-        self._refuse_turned(names, set(region_ids))
-        _check_ids(table, ids, id_column or "", unique=True)
-        known = pd.Index(region_ids).unique()
-        strange = np.array([each is not None for each in ids]) & (known.get_indexer(ids) < 0)
-        what = "region '{value}' is not in regions"
-        fix = "add it there or delete the row"
-        table.error("unknown region", what, fix, column=id_column, where=strange)
-        of_sample = pd.Index(sample_ids).unique()
-        at_sample = of_sample.get_indexer(pd.Index(names, dtype=object))
-        for name in (name for name, at in zip(names, at_sample, strict=True) if at < 0):
-            what = "is a sample that is not in samples"
-            table.error("unknown sample", what, "add it there", row=1, column=name)
-        cells = _columns(table, names)
-        self.values = np.full((len(region_ids), len(sample_ids)), np.nan, dtype=np.float32)
-        self.rows = np.zeros(len(region_ids), dtype=np.int64)
-        if len(known) < len(region_ids) or len(of_sample) < len(sample_ids):
-            return  # some id stands twice there, which is an error already
-        good = np.flatnonzero(table.good() & ~strange)
-        at = known.get_indexer(ids[good])
-        here = at_sample >= 0
-        self.values[np.ix_(at, at_sample[here])] = cells[np.ix_(good, np.flatnonzero(here))]
-        self.rows[at] = table.frame.index.to_numpy(np.int64)[good]
-        self._say_absent(len(region_ids) - len(ids), len(sample_ids) - len(names))
-
-    def _refuse_turned(self, names: list[str], regions: set[str]) -> None:
-        if names and sum(name in regions for name in names) * 2 > len(names):
-            what = "stands the other way round: its columns are regions"
-            fix = "transpose it: a row for each region, a column for each sample"
-            self.table.error("turned table", what, fix, row=1)
-            self.table.findings.raise_errors()
-
-    def _say_absent(self, regions: int, samples: int) -> None:
-        if regions > 0 or samples > 0:
-            self.table.warn(
-                "not measured",
-                f"{max(0, regions)} regions and {max(0, samples)} samples are not in it and count "
-                "as not measured",
-            )
-
-    def refuse_negative(self) -> None:
-        """Values below zero are errors."""
-        for column in self.table.frame.columns:
-            if pd.api.types.is_numeric_dtype(self.table.frame[column]):
-                _check_accessibility(self.table, column)
-
-
 def _folder_targets(
-    wide: dict[str, _WideMatrix], region_rows: np.ndarray, sample_rows: np.ndarray
+    wide: dict[str, WideMatrix], region_rows: np.ndarray, sample_rows: np.ndarray
 ) -> tuple[list[str], np.ndarray, np.ndarray]:
     """Names of the tables of targets, [N,T] targets, and row of each region [P]."""
     names: list[str] = [name for name in ("expression", "expression_minus") if name in wide]
@@ -733,7 +480,7 @@ def _folder_targets(
 
 
 def _folder_accessibility(
-    wide: dict[str, _WideMatrix],
+    wide: dict[str, WideMatrix],
     regions: RawTable,
     roles: Roles,
     region_rows: np.ndarray,
@@ -753,21 +500,6 @@ def _folder_accessibility(
 
 
 # ---------------------------------------------------------------------------------------- pieces
-
-
-def _columns(table: RawTable, names: Sequence[str]) -> np.ndarray:
-    """Numeric columns as float32 [rows, columns]; what is no number becomes a finding."""
-    return _first_of_each(table, names, np.arange(len(table.frame)))
-
-
-def _check_ids(table: RawTable, ids: np.ndarray, column: str, unique: bool = False) -> None:
-    """Every row has an id, where asked one of its own."""
-    blank = np.array([each is None for each in ids], dtype=bool)
-    table.error("blank id", "is blank", "every row needs it", column=column, where=blank)
-    if unique:
-        twice = pd.Series(ids).duplicated().to_numpy() & ~blank
-        what, fix = "'{value}' stands twice", "ids are unique; delete or rename one"
-        table.error("duplicate id", what, fix, column=column, where=twice)
 
 
 def _read_condition_columns(

@@ -84,7 +84,7 @@ class Normalised:
     Attributes:
         column: The column's header.
         what: What was done.
-        count: To how many cells.
+        count: To how many cells; 0 where it was done to the whole file.
         example: One of them.
     """
 
@@ -95,8 +95,8 @@ class Normalised:
 
     def line(self) -> str:
         """In one line."""
-        cells = "1 cell" if self.count == 1 else f"{self.count:,} cells"
-        said = f"{self.column}: {self.what} in {cells}"
+        cells = " in 1 cell" if self.count == 1 else f" in {self.count:,} cells"
+        said = f"{self.column}: {self.what}{cells if self.count else ''}"
         return f"{said} (such as {self.example})" if self.example else said
 
 
@@ -123,11 +123,11 @@ class Findings:
         """Take up a warning that is of no row or column."""
         self.add(Finding("warning", kind, what, fix, file))
 
-    def normalise(self, column: str, what: str, count: int, example: str = "") -> None:
-        """Count cells that were read in another form than they were written in."""
-        if count:
+    def normalise(self, column: str, what: str, count: int | None, example: str = "") -> None:
+        """Count cells that were read in another form than written; None for a whole file."""
+        if count is None or count:
             here = self._normalised.setdefault((column, what), Normalised(column, what, 0, example))
-            here.count += count
+            here.count += count or 0
 
     @property
     def can_be_skipped(self) -> bool:

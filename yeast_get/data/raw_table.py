@@ -164,6 +164,36 @@ class RawTable:
         what = "{value} is the error value of a formula and counts as missing"
         self.warn("Excel error value", what, "mend the formula", column=column, where=at)
 
+    def matrix(self, names: Sequence[str], at: np.ndarray | None = None) -> np.ndarray:
+        """Columns of numbers as float32 [rows, columns], of all rows or of these positions."""
+        out = np.empty((len(self.frame) if at is None else len(at), len(names)), dtype=np.float32)
+        for j, name in enumerate(names):
+            values = self.numbers(name)
+            out[:, j] = values if at is None else values[at]
+        return out
+
+    def check_ids(self, ids: np.ndarray, column: str, unique: bool = False) -> None:
+        """Every row has an id, where asked one of its own."""
+        blank = np.array([each is None for each in ids], dtype=bool)
+        self.error("blank id", "is blank", "every row needs it", column=column, where=blank)
+        if unique:
+            twice = pd.Series(ids).duplicated().to_numpy() & ~blank
+            what, fix = "'{value}' stands twice", "ids are unique; delete or rename one"
+            self.error("duplicate id", what, fix, column=column, where=twice)
+
+    def refuse_negative(self, column: str) -> None:
+        """A column of accessibility is not negative."""
+        with np.errstate(invalid="ignore"):
+            negative = self.numbers(column) < 0
+        self.error(
+            "negative",
+            "'{value}' is negative",
+            "correct it; where it is a logarithm or a z-score, rename the column and declare it "
+            "under data.region_feature_columns",
+            column=column,
+            where=negative,
+        )
+
     def text(self, column: str) -> np.ndarray:
         """A column as text [rows], None for blank cells."""
         codes, cells = pd.factorize(self.frame[column])  # -1 = blank
@@ -218,7 +248,7 @@ def with_header(cells: pd.DataFrame, header: Sequence[str | None], table: RawTab
                 continue
             if _only_counts(column):
                 table.findings.normalise(
-                    f"column {position + 1}", "a row counter without a header was left out", 1
+                    f"column {position + 1}", "a row counter without a header, left out", None
                 )
                 continue
             held = column.dropna()

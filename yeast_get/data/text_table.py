@@ -29,7 +29,7 @@ from yeast_get.errors import DataError, Problem
 
 log = logging.getLogger("yeast_get")
 
-MISSING_CELLS = ("", "NA", "N/A", "NaN", "nan", "null", "NULL", "#N/A")
+MISSING_CELLS = ("", "NA", "N/A", "NaN", "nan", "null", "NULL")
 """Cells that hold nothing, in any column."""
 
 _DELIMITERS = "\t,;|"
@@ -100,7 +100,7 @@ def _note_encoding(source: TextSource, example: str, findings: Findings) -> None
     if source.encoding == "UTF-8" and not source.bom:
         return
     said = f"{source.encoding} with a byte-order mark" if source.bom else source.encoding
-    findings.normalise(source.path.name, f"read as {said}", 1, example)
+    findings.normalise(source.path.name, f"read as {said}", None, example)
     log.info("%s: read as %s", source.path, said)
 
 
@@ -579,18 +579,20 @@ def _is_strict(record: str, delimiter: str) -> bool:
 
 
 def _decimal_sign(layout: _Layout, texts: set[int]) -> str | None:
-    """The decimal sign that the first rows show, if they show one."""
-    point = comma = False
+    """The decimal sign that most cells of the first rows show, if they show one."""
+    point = comma = 0
     for row in layout.sample:
         for position, cell in enumerate(row):
             if position in texts:
                 continue
             if "." in cell:
-                point = point or _POINT.fullmatch(cell.strip()) is not None
+                point += _POINT.fullmatch(cell.strip()) is not None
             elif "," in cell and layout.delimiter != ",":
                 said = cell.strip()
-                comma = comma or bool(_COMMA.fullmatch(said) and not _EITHER.fullmatch(said))
-    return "." if point else "," if comma else None
+                comma += bool(_COMMA.fullmatch(said) and not _EITHER.fullmatch(said))
+    if not point and not comma:
+        return None
+    return "." if point >= comma else ","
 
 
 # ---------------------------------------------------------------------------------- second pass

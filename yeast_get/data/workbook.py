@@ -27,6 +27,7 @@ from openpyxl import load_workbook
 from openpyxl.utils import column_index_from_string, get_column_letter, range_boundaries
 from tqdm import tqdm
 
+from yeast_get.data.excel_dates import check_dates
 from yeast_get.data.findings import Finding, Findings
 from yeast_get.data.raw_table import RawTable, with_header
 from yeast_get.errors import DataError, Problem, UserError, did_you_mean, nearest
@@ -56,8 +57,6 @@ _BLANK = frozenset(("", "NA", "N/A", "NaN", "nan", "null", "NULL"))
 """Texts that hold nothing, in any column; the error values of formulas are not among them."""
 
 _NUMERIC = ("integer", "floating", "mixed-integer-float")
-_DATES = (datetime.date, datetime.time, datetime.timedelta)
-_MONTHS = ("JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC")
 _OLE = bytes.fromhex("d0cf11e0a1b11ae1")
 
 
@@ -442,6 +441,7 @@ def _read_sheet(
     if rows:
         _add(table, "error", "stray cell", what, fix, None, rows, [grid.beyond[r] for r in rows])
     table.frame = with_header(_frame(grid, table, options.is_text), grid.header, table)
+    check_dates(table, [name for name in table.frame.columns if options.is_text(name)])
     return table
 
 
@@ -630,10 +630,7 @@ def _frame(grid: _Grid, table: RawTable, is_text: Callable[[str], bool]) -> pd.D
     series = {}
     for position, name in enumerate(grid.header):
         column, grid.columns[position] = grid.columns[position], []
-        if name and is_text(name):
-            values = _text_column(column, name, grid.numbers, table)
-        else:
-            values = _plain_column(column)
+        values = _text_column(column) if name and is_text(name) else _plain_column(column)
         series[position] = pd.Series(values, index, dtype=values.dtype, copy=False)
     frame = pd.DataFrame(series, copy=False)
     bad = np.isin(grid.numbers, table.findings.bad_rows(table.file, table.sheet))
@@ -664,30 +661,10 @@ def _objects(column: list[Any]) -> np.ndarray:
     return cells
 
 
-def _text_column(
-    column: list[Any], header: str, numbers: np.ndarray, table: RawTable
-) -> np.ndarray:
-    """Cells as text [rows]; dates are errors, as Excel makes them of names."""
-    cells: list[str | None] = []
-    dates: dict[str, list[int]] = defaultdict(list)
-    for position, each in enumerate(column):
-        cell = _clean(each)
-        if isinstance(cell, _DATES):
-            dates[_origin(cell)].append(position)
-        cells.append(None if cell is None else _text(cell))
-    for origin, at in dates.items():
-        was = f"the original was probably {origin}; " if origin else ""
-        fix = f"Excel changed it: {was}format the column as text and type it again"
-        what = "'{value}' is a date where a name is expected"
-        _add(table, "error", "date", what, fix, header, numbers[at], [cells[i] for i in at])
-    return _objects(cells)
-
-
-def _origin(cell: Any) -> str:
-    """The name that Excel probably read as this date; empty where it shows none."""
-    if not isinstance(cell, datetime.date) or _text(cell) != cell.isoformat()[:10]:
-        return ""
-    return f"{_MONTHS[cell.month - 1]}{cell.day}"
+def _text_column(column: list[Any]) -> np.ndarray:
+    """Cells as text [rows]."""
+    cells = [_clean(each) for each in column]
+    return _objects([None if cell is None else _text(cell) for cell in cells])
 
 
 def _text(cell: Any) -> str:

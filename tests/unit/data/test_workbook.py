@@ -284,7 +284,7 @@ def test_dates_in_place_of_names(save):
             (4, "2023-10-01", "the original was probably OCT1; "),
             (5, "2024-09-07", "the original was probably SEP7; "),
             (6, "07:30:00", ""),
-            (7, "2024-03-01 12:00:00", ""),
+            (7, "2024-03-01 12:00:00", "the original was probably MAR1; "),
             (8, "1 day, 6:00:00", ""),
         ]
     ]
