@@ -50,7 +50,9 @@ def test_every_key_is_read_by_some_run(train, evaluate, table, tmp_path, monkeyp
     run = train(path, *common, "augmentation.motif_noise=0.1", output="b")
     evaluate(run, path, "--set", "task.save_embeddings=true")
     window = ("data.regions_per_window=8", "training.warmup_epochs=0", "training.max_epochs=1")
-    pretrained = train(path, *common, *window, "task.stage=pretrain", output="p") / "pretrained.pth"
+    table.to_excel(tmp_path / "t.xlsx", index=False)
+    pretraining = (*common, *window, "task.stage=pretrain")
+    pretrained = train(tmp_path / "t.xlsx", *pretraining, output="p") / "pretrained.pth"
     train(path, *common, f"finetune.checkpoint={pretrained}", "lora.enabled=true", output="l")
     missing = all_keys() - read
     assert not missing, f"nothing reads {sorted(missing)}"

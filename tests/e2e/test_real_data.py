@@ -66,16 +66,16 @@ def test_getforyeast_is_thirteen_conditions(root, data_dir):
     np.testing.assert_allclose(dose, expected)
 
 
-def test_getforyeast_without_the_molar_mass_is_one_error(data_dir):
+def test_getforyeast_without_the_molar_mass_is_refused_with_the_line_to_write(data_dir):
     settings = load_settings(
         None, ["conditions.extra.strain={kind: category}"],
         {"data.path": str(data_dir / "getforyeast")},
     )  # fmt: skip
     with pytest.raises(DataError) as refused:
         load_expression_data(settings)
-    assert len(refused.value.problems) == 1
+    assert [problem.row for problem in refused.value.problems] == list(range(50, 59))
     said = refused.value.lines()[0]
-    assert "rows 50 to 58" in said
+    assert "row 50, column drug_concentration: '1 μg/mL' is mass per volume" in said
     assert "{molar_mass: {PeAfpA: <g/mol>}}" in said
 
 

@@ -254,7 +254,11 @@ def test_many_problems_are_counted_after_twenty(root, tmp_path, table, table_pat
     lines = result.stderr.strip().splitlines()
     assert result.returncode == 2
     assert len(lines) == 21
-    assert lines[-1] == f"error: and {len(table) - 20} more problems of this kind"
+    more = len(table) - 20
+    assert lines[-1] == (
+        f"error: and {more} more: {more} of the kind 'not a number'; --check --output FOLDER "
+        "writes all of them to data_problems.csv"
+    )
 
 
 def test_check_writes_nothing(root, tmp_path, table_path):

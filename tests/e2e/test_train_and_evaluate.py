@@ -14,10 +14,12 @@ from tests.conftest import long_table
 
 TRAIN_FILES = {
     "config.yaml", "manifest.json", "splits.csv", "history.csv", "best_model.pth", "last.pth",
-    "metrics.json", "predictions.csv", "plots", "train.log",
+    "data_report.json", "data_problems.csv", "metrics.json", "predictions.csv", "plots",
+    "train.log",
 }  # fmt: skip
 EVALUATE_FILES = {
-    "metrics.json", "predictions.csv", "metrics_by_condition.csv", "metrics_by_region.csv",
+    "data_report.json", "data_problems.csv", "metrics.json", "predictions.csv",
+    "metrics_by_condition.csv", "metrics_by_region.csv",
     "feature_importance.csv", "plots", "evaluate.log",
 }  # fmt: skip
 

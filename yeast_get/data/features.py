@@ -328,12 +328,19 @@ class FeatureSchema:
         if fitted is not None and values is not None and np.isinf(fitted["scale"]):
             varies = np.nanmax(np.abs(values - fitted["center"]), initial=0) > 1e-6
             odd += ["accessibility"] if varies else []
-        if not odd:
-            return []
-        return [
-            f"{len(odd)} region features did not vary in training and are ignored here, where they "
-            f"do: {', '.join(odd[:8])}"
-        ]
+        said = []
+        if odd:
+            said.append(
+                f"{len(odd)} region features did not vary in training and are ignored here, where "
+                f"they do: {', '.join(odd[:8])}"
+            )
+        extra = [name for name in at if name not in set(names)]
+        if extra:
+            some = ", ".join(extra[:8]) + (" ..." if len(extra) > 8 else "")
+            said.append(
+                f"{len(extra)} region features are not known to the model and not used: {some}"
+            )
+        return said
 
     def _unseen_numbers(self, data: ExpressionData) -> list[str]:
         fitted = {each["name"]: each for each in self.numbers}

@@ -116,7 +116,9 @@ def check_regions(table: RawTable, roles: Roles, joined: JoinedRows) -> None:
     for name in (*roles.motifs, *roles.region_features, *places):
         values = table.numbers(name)[rows]
         repeated = values[first][region]
-        differs = (values != repeated) & ~(np.isnan(values) & np.isnan(repeated))
+        differs = values != repeated
+        if differs.any():
+            differs &= ~(np.isnan(values) & np.isnan(repeated))
         if differs.any():
             _say_differs(table, name, "region", values, region, differs, rows)
     for name in ("chrom", "gene_id"):

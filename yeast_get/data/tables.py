@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -98,11 +99,22 @@ def read_tables(
         return _alone(_read_folder(path, config, is_text), need_samples, "file")
     if not path.is_file():
         raise DataError(Problem("there is no such file or folder", "check --data", file=str(path)))
-    raw = RawTables(str(path), fingerprint=fingerprint([path]))
+    raw = RawTables(str(path))
+    with ThreadPoolExecutor(1) as pool:
+        known = pool.submit(fingerprint, [path])
+        raw.tables = _read_file(path, raw.findings, config, is_text)
+        raw.fingerprint = known.result()
+    return _alone(raw, need_samples, "sheet")
+
+
+def _read_file(
+    path: Path, findings: Findings, config: DataConfig, is_text: Callable[[str], bool]
+) -> dict[str, RawTable]:
+    """The tables of one file."""
     if _is_workbook(path):
-        raw.tables = read_workbook(
+        return read_workbook(
             path,
-            raw.findings,
+            findings,
             sheet=config.sheet,
             wanted=SHEETS,
             decimal=_decimal(config),
@@ -110,13 +122,10 @@ def read_tables(
             include_hidden=config.include_hidden,
             is_text=is_text,
         )
-    elif config.sheet is not None:
+    if config.sheet is not None:
         what = f"is no workbook, and data.sheet names {config.sheet!r}"
         raise DataError(Problem(what, "leave data.sheet out", file=str(path)))
-    else:
-        table = read_text_table(path, raw.findings, decimal=_decimal(config), is_text=is_text)
-        raw.tables = {"long": table}
-    return _alone(raw, need_samples, "sheet")
+    return {"long": read_text_table(path, findings, decimal=_decimal(config), is_text=is_text)}
 
 
 def _decimal(config: DataConfig) -> str | None:

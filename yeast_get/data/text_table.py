@@ -2,7 +2,8 @@
 
 A file is read twice, block by block. The first pass counts the cells of every record and finds
 the ones that do not fit the header. The second is the parser of pandas, which never sees these: it
-counts records in its own way where it is told to skip some.
+counts records in its own way where it is told to skip some. A large file is parsed while it is
+counted, in the hope that all of its records fit; where they do not, it is parsed again.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ import re
 import warnings
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -42,8 +45,11 @@ _MOST_LEFT_OUT = 10_000_000
 _MOST_VALUES = 10_000
 """How many ragged rows of a kind are quoted."""
 
-_CHUNK = 32 << 20
+_CHUNK = 96 << 20
 """How many bytes pandas parses at once, about."""
+
+_LARGE = 32 << 20
+"""From how many bytes on a file is counted and parsed at the same time."""
 
 _QUOTE_CELLS = "quote cells that hold the delimiter"
 _SAMPLE_ROWS, _SAMPLE_CELLS = 1000, 300_000
@@ -78,22 +84,55 @@ def read_text_table(
         DataError: Where nothing can be read.
     """
     source = find_source(path)
-    try:
-        layout = _scan(source)
-    except NotUtf8 as bad:
-        source, example = as_gb18030(source, bad)
-        layout = _scan(source)
-    else:
-        example = source.example() if source.encoding == "UTF-16" else ""
+    with ThreadPoolExecutor(1) as pool:
+        ahead = pool.submit(_parse_ahead, source, decimal, is_text) if _is_large(source) else None
+        try:
+            layout = _scan(source)
+        except NotUtf8 as bad:
+            source, example = as_gb18030(source, bad)
+            layout = _scan(source)
+        else:
+            example = source.example() if source.encoding == "UTF-16" else ""
+        parsed = None if ahead is None else ahead.result()
     _note_encoding(source, example, findings)
     layout.report(findings)
     texts = [position for position, name in enumerate(layout.header) if is_text(name)]
     decimal = decimal or _decimal_sign(layout, set(texts))
     table = RawTable(pd.DataFrame(), str(path), None, decimal, findings)
-    cells = _read_cells(source, layout, decimal or ".", texts)
+    if parsed is None or not layout.fits(parsed):
+        opened = partial(source.open, layout.cuts)
+        parsed = _read_cells(opened, layout, decimal or ".", texts)
+    cells = parsed
     table.frame = with_header(cells, layout.header, table)
     check_dates(table, [name for name in table.frame.columns if is_text(name)])
     return table
+
+
+def _is_large(source: TextSource) -> bool:
+    return source.encoding == "UTF-8" and not source.packed and source.path.stat().st_size > _LARGE
+
+
+def _parse_ahead(
+    source: TextSource, decimal: str | None, is_text: Callable[[str], bool]
+) -> pd.DataFrame | None:
+    """The cells of a file if all of its records fit its header; None where they show not to."""
+    try:
+        layout = _layout_of(*_read_head(source), str(source.path))
+        layout.size = source.path.stat().st_size
+        layout.rows = layout.header_row + int(layout.size / max(1, layout.line_bytes()))
+        texts = [position for position, name in enumerate(layout.header) if is_text(name)]
+        decimal = decimal or _decimal_sign(layout, set(texts)) or "."
+        return _read_cells(partial(_open_below, source, layout), layout, decimal, texts, True)
+    except (DataError, NotUtf8, _OpenQuote, ValueError, pd.errors.ParserError):
+        return None
+
+
+def _open_below(source: TextSource, layout: _Layout) -> io.BufferedReader:
+    """A plain file below its header."""
+    handle = source.path.open("rb")
+    for _ in range(layout.header_row):
+        handle.readline()
+    return handle
 
 
 def _note_encoding(source: TextSource, example: str, findings: Findings) -> None:
@@ -165,6 +204,16 @@ class _Layout:
             self.cuts[-1] = end
         else:
             self.cuts.extend((begin, end))
+
+    def line_bytes(self) -> float:
+        """How many bytes a row of the sample takes, about; a little less than it does."""
+        bytes_ = sum(len(cell.encode()) + 1 for row in self.sample for cell in row)
+        return 0.98 * bytes_ / max(1, len(self.sample))
+
+    def fits(self, cells: pd.DataFrame) -> bool:
+        """Whether cells that were parsed ahead are those of all rows: none is to be left out."""
+        whole = not self.wider and len(self.left_out()) == self.header_row
+        return whole and len(cells) == self.rows - self.header_row
 
     def add_blank(self, row: int) -> None:
         """Take up a row without anything."""
@@ -440,6 +489,8 @@ def _scan_fast(blocks: Iterator[bytes], layout: _Layout) -> None:
 
 
 def _check_returns(data: bytes) -> None:
+    if b"\r" not in data:
+        return
     bare = data.count(b"\r") - data.count(b"\r\n")
     if bare - data.endswith(b"\r"):
         raise _Irregular
@@ -599,9 +650,16 @@ def _decimal_sign(layout: _Layout, texts: set[int]) -> str | None:
 
 
 def _read_cells(
-    source: TextSource, layout: _Layout, decimal: str, texts: Sequence[int]
+    opened: Callable[[], io.BufferedReader],
+    layout: _Layout,
+    decimal: str,
+    texts: Sequence[int],
+    is_estimate: bool = False,
 ) -> pd.DataFrame:
-    """The cells of all rows that are not left out, under their rows; columns by position."""
+    """The cells of all rows that are not left out, under their rows; columns by position.
+
+    With `is_estimate` the layout tells about how many rows there are, and none is left out.
+    """
     skip = layout.left_out()
     index: pd.Index = pd.RangeIndex(layout.header_row + 1, layout.rows + 1)
     if len(skip) > layout.header_row:
@@ -616,12 +674,14 @@ def _read_cells(
             "names": range(width),
         }
         wanted = list(range(width)) if layout.wider else None
-        _fill(columns, source.open(layout.cuts), options, wanted, dict.fromkeys(texts, str))
+        rows = _fill(columns, opened(), options, wanted, dict.fromkeys(texts, str))
+        assert is_estimate or rows == len(index), f"pandas reads {rows} rows of {len(index)}"
+        index = index if rows == len(index) else pd.RangeIndex(index[0], index[0] + rows)
         mixed = [position for position, column in columns.items() if column.mixed]
         for position in mixed:
             columns[position] = _Column(rows)
         if mixed:
-            _fill(columns, source.open(layout.cuts), options, mixed, dict.fromkeys(mixed, str))
+            _fill(columns, opened(), options, mixed, dict.fromkeys(mixed, str))
     for position in texts:
         columns[position].strip()
     series = {position: column.series(index) for position, column in columns.items()}
@@ -634,22 +694,22 @@ def _fill(
     options: dict[str, Any],
     wanted: list[int] | None,
     dtype: dict[int, type],
-) -> None:
-    """Read all rows of some columns, or of all where `wanted` is None."""
+) -> int:
+    """Read all rows of some columns, or of all where `wanted` is None; returns their number."""
     at = 0
     with warnings.catch_warnings(), handle:
         warnings.simplefilter("ignore", pd.errors.ParserWarning)  # of cells beyond the header
+        warnings.simplefilter("ignore", pd.errors.DtypeWarning)  # `_Column` sees to that
         chunks = pd.read_csv(
             handle, **options, header=None, usecols=wanted, dtype=dtype, index_col=False,
             keep_default_na=False, na_values=list(MISSING_CELLS), skip_blank_lines=False,
-            encoding="utf-8", low_memory=False,
+            encoding="utf-8", low_memory=True,
         )  # fmt: skip
         for chunk in chunks:
             for position in chunk.columns:
                 columns[position].put(chunk[position], at)
             at += len(chunk)
-    rows = columns[0].rows
-    assert at == rows, f"pandas reads {at} rows where {rows} were counted"
+    return at
 
 
 class _Column:
@@ -670,17 +730,20 @@ class _Column:
         kind = _kind(cells)
         if self.mixed or (not kind and self._values is None):
             return
-        if kind and self._kind and kind != self._kind:
+        if kind == "mixed" or (kind and self._kind and kind != self._kind):
             self.mixed, self._values = True, None
             return
         self._kind = self._kind or kind
         values = cells.to_numpy(object if self._kind != "number" else None)
         held = self._values
+        self.rows = max(self.rows, at + len(values))
         if held is None:
             dtype = values.dtype if at == 0 or values.dtype == object else np.dtype(np.float64)
             held = np.empty(self.rows, dtype)
             held[:at] = np.nan if at else 0
-        elif held.dtype != values.dtype:
+        elif len(held) < self.rows:
+            held = np.concatenate([held, np.empty(self.rows // 8, held.dtype)])
+        if held.dtype != values.dtype:
             held = held.astype(np.result_type(held.dtype, values.dtype))
         held[at : at + len(values)] = values
         self._values = held
@@ -688,13 +751,15 @@ class _Column:
     def strip(self) -> None:
         """Take the spaces around texts away; blank texts become missing."""
         if self._values is not None:
-            values = self._values
-            texts = (cell.strip() if isinstance(cell, str) else "" for cell in values)
-            values[:] = [np.nan if text in MISSING_CELLS else text for text in texts]
+            codes, cells = pd.factorize(self._values)  # -1 = blank
+            texts = [str(cell).strip() for cell in cells]
+            kept = [np.nan if text in MISSING_CELLS else text for text in texts]
+            self._values = np.array([*kept, np.nan], dtype=object)[codes]
 
     def series(self, index: pd.Index) -> pd.Series:
         """The column, without another copy of its numbers."""
-        values = np.full(self.rows, np.nan) if self._values is None else self._values
+        rows = len(index)
+        values = np.full(rows, np.nan) if self._values is None else self._values[:rows]
         self._values = None
         series = pd.Series(values, index=index, copy=False)
         return series.infer_objects() if values.dtype == object else series
@@ -704,6 +769,10 @@ def _kind(cells: pd.Series) -> str:
     """`number`, `bool` or `text`, or nothing where all cells are blank."""
     if pd.api.types.is_bool_dtype(cells):
         return "bool"
+    if cells.dtype == object:
+        inferred = pd.api.types.infer_dtype(cells, skipna=True)
+        if inferred not in ("string", "boolean", "empty"):
+            return "mixed"
     if pd.api.types.is_numeric_dtype(cells):
         blank = cells.dtype.kind == "f" and np.isnan(cells.iloc[0]) and cells.isna().all()
         return "" if blank else "number"
