@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from yeast_get.data.expression_data import ExpressionData
 
 OUTLIER_SD = 50
-"""A value this many SD of the central values from the median is warned about."""
+"""A value this many SD from the median is warned about."""
 _LOG_SPACE_MOST = 30
 """Above this, a target is no logarithm."""
 _MOST_WORDS = 500
@@ -91,14 +91,14 @@ def _outliers(data: ExpressionData) -> None:
         values = "1 value lies" if len(at) == 1 else f"{len(at)} values lie"
         where = f"({column[furthest]:g} in region {data.region_id[furthest]})"
         what = f"{name}: {values} more than {OUTLIER_SD} SD from the others {where}"
-        _warn(data, "outlier", what, "correct it, or leave the cell blank")
+        _warn(data, "outlier", what, "is it right?")
 
 
 def outliers(values: np.ndarray, names: list[str]) -> dict[str, np.ndarray]:
     """Rows that lie far from the others, by column, for the columns that have any.
 
-    The SD is that of the central 98 %, or of all but the largest and smallest value where those
-    are fewer, since an outlier inflates the SD that it is measured by.
+    The SD is that of all but the three largest and the three smallest values (of few values, all
+    but the largest and the smallest), since an outlier inflates the SD that it is measured by.
 
     Args:
         values: [rows, columns], NaN = missing.
@@ -110,11 +110,9 @@ def outliers(values: np.ndarray, names: list[str]) -> dict[str, np.ndarray]:
         known = np.sort(column[~np.isnan(column)])
         if len(known) < 5:
             continue
-        for trim in (max(1, len(known) // 100), 1):
-            core = known[trim : len(known) - trim]
-            if core.std() > 0:
-                break
-        else:
+        trim = 3 if len(known) >= 30 else 1
+        core = known[trim : len(known) - trim]
+        if core.std() == 0:
             continue
         far = np.abs(np.nan_to_num(column - np.median(known))) > OUTLIER_SD * core.std()
         if far.any():

@@ -126,8 +126,6 @@ def report_lines(described: dict[str, Any]) -> list[str]:
     if described["replicate_sd"] is not None:
         lines.append(f"  SD between replicates of one condition: {described['replicate_sd']:.4g}")
     if "split" in described:
-        counts = ", ".join(f"{name} {n:,}" for name, n in described["split"]["rows"].items())
-        lines.append(f"  split: {counts}")
         lines.append(f"  {described['split']['said']}")
     return lines
 

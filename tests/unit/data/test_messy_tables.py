@@ -606,8 +606,7 @@ def test_33_constant_columns_and_outliers_are_warnings(load):
     data = load(columns)
     assert "1 region features are constant: motif_b" in data.warnings
     assert warned(data, "outlier") == [
-        "motif_a: 1 value lies more than 50 SD from the others (1e+09 in region r7); correct it, "
-        "or leave the cell blank"
+        "motif_a: 1 value lies more than 50 SD from the others (1e+09 in region r7); is it right?"
     ]
 
 
