@@ -1,7 +1,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 
-.PHONY: setup check fast bench
+.PHONY: setup check fast nightly bench
 
 setup:  ## a virtual environment with everything the tests need
 	$(PYTHON) -m venv $(VENV)
@@ -13,5 +13,9 @@ check:  ## what CI runs
 fast:  ## unit and contract tests
 	$(VENV)/bin/python -m pytest tests/unit tests/contract
 
+nightly:  ## the data gate on 2,000 damaged tables and two minutes of damaged files
+	YEAST_GET_EXAMPLES=2000 YEAST_GET_FUZZ_SECONDS=120 $(VENV)/bin/python -m pytest -s tests/contract/test_data_gate_property.py tests/contract/test_data_gate_fuzz.py
+
 bench:  ## speed of loading, training and prediction on the real data
 	$(VENV)/bin/python benchmarks/speed.py
+	$(VENV)/bin/python benchmarks/data_gate.py
