@@ -74,7 +74,7 @@ def read_conditions(
         if header is not None:
             _check_bracket(table, header, each)
         if each.is_text:
-            nothing = pd.Series([None] * len(frame), index=frame.index, dtype=object)
+            nothing = np.full(len(frame), None, dtype=object)
             frame[each.name] = nothing if header is None else _read_text(table, header, each)
         elif header is None:
             frame[each.name] = np.nan

@@ -111,14 +111,18 @@ def _first(codes: np.ndarray, number: int) -> np.ndarray:
 
 def check_regions(table: RawTable, roles: Roles, joined: JoinedRows) -> None:
     """What describes a region is the same in all of its rows."""
-    rows, region, first = joined.rows, joined.region, joined.region_first
+    rows, region, first = joined.rows, joined.region.astype(np.intp), joined.region_first
     places = [roles.region[name] for name in ("start", "end") if name in roles.region]
+    cycles = bool(len(first)) and len(region) % len(first) == 0  # sample by sample, in one order
+    is_cycle = cycles and bool((region.reshape(-1, len(first)) == region[: len(first)]).all())
     for name in (*roles.motifs, *roles.region_features, *places):
         values = table.numbers(name)[rows]
-        repeated = values[first][region]
-        differs = values != repeated
+        if is_cycle:
+            differs = (values.reshape(-1, len(first)) != values[: len(first)]).reshape(-1)
+        else:
+            differs = values != values[first][region]
         if differs.any():
-            differs &= ~(np.isnan(values) & np.isnan(repeated))
+            differs &= ~(np.isnan(values) & np.isnan(values[first][region]))
         if differs.any():
             _say_differs(table, name, "region", values, region, differs, rows)
     for name in ("chrom", "gene_id"):

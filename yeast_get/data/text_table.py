@@ -2,8 +2,9 @@
 
 A file is read twice, block by block. The first pass counts the cells of every record and finds
 the ones that do not fit the header. The second is the parser of pandas, which never sees these: it
-counts records in its own way where it is told to skip some. A large file is parsed while it is
-counted, in the hope that all of its records fit; where they do not, it is parsed again.
+counts records in its own way where it is told to skip some. A large file without quotes is parsed
+first, in the hope that all of its records fit, which a full last column shows; else it is read as
+all others are.
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ import re
 import warnings
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -52,7 +52,7 @@ _LARGE = 32 << 20
 """From how many bytes on a file is counted and parsed at the same time."""
 
 _QUOTE_CELLS = "quote cells that hold the delimiter"
-_SAMPLE_ROWS, _SAMPLE_CELLS = 1000, 300_000
+_SAMPLE_ROWS, _SAMPLE_CELLS = 1000, 50_000
 _COMMA_GENE = re.compile(r"(?<![\w\"])(ADE5,7|ARG5,6|DUR1,2)(?!\d)", re.IGNORECASE)
 _LOCI = {"ADE5,7": "YGL234W", "ARG5,6": "YER069W", "DUR1,2": "YBR208C"}
 _POINT = re.compile(r"[-+]?\d*\.\d+(?:[eE][-+]?\d+)?")
@@ -84,47 +84,64 @@ def read_text_table(
         DataError: Where nothing can be read.
     """
     source = find_source(path)
-    with ThreadPoolExecutor(1) as pool:
-        ahead = pool.submit(_parse_ahead, source, decimal, is_text) if _is_large(source) else None
-        try:
-            layout = _scan(source)
-        except NotUtf8 as bad:
-            source, example = as_gb18030(source, bad)
-            layout = _scan(source)
-        else:
-            example = source.example() if source.encoding == "UTF-16" else ""
-        parsed = None if ahead is None else ahead.result()
-    _note_encoding(source, example, findings)
-    layout.report(findings)
+    ahead = _parse_ahead(source, decimal, is_text) if _is_large(source) else None
+    if ahead is None:
+        source, layout, example = _counted(source)
+        _note_encoding(source, example, findings)
+        layout.report(findings)
+    else:
+        layout, cells = ahead
     texts = [position for position, name in enumerate(layout.header) if is_text(name)]
     decimal = decimal or _decimal_sign(layout, set(texts))
     table = RawTable(pd.DataFrame(), str(path), None, decimal, findings)
-    if parsed is None or not layout.fits(parsed):
+    if ahead is None:
         opened = partial(source.open, layout.cuts)
-        parsed = _read_cells(opened, layout, decimal or ".", texts)
-    cells = parsed
+        cells = _read_cells(opened, layout, decimal or ".", texts)
     table.frame = with_header(cells, layout.header, table)
     check_dates(table, [name for name in table.frame.columns if is_text(name)])
     return table
 
 
+def _counted(source: TextSource) -> tuple[TextSource, _Layout, str]:
+    """The layout of a file in its encoding, and some letters of it where that was guessed."""
+    try:
+        layout = _scan(source)
+    except NotUtf8 as bad:
+        source, example = as_gb18030(source, bad)
+        return source, _scan(source), example
+    return source, layout, source.example() if source.encoding == "UTF-16" else ""
+
+
 def _is_large(source: TextSource) -> bool:
-    return source.encoding == "UTF-8" and not source.packed and source.path.stat().st_size > _LARGE
+    plain = source.encoding == "UTF-8" and not source.packed and not source.bom
+    return plain and source.path.stat().st_size > _LARGE
 
 
 def _parse_ahead(
     source: TextSource, decimal: str | None, is_text: Callable[[str], bool]
-) -> pd.DataFrame | None:
-    """The cells of a file if all of its records fit its header; None where they show not to."""
+) -> tuple[_Layout, pd.DataFrame] | None:
+    """Layout and cells of a file if all of its records fit its header; None where that is not sure.
+
+    Without quotes every line is a record. pandas pads a short one and a blank one, so that the
+    last column is not full; the cells that a long one has too many stand in a column of their own.
+    """
+    odd = (b'"', b"\r", b"\0")
     try:
+        if any(each in block for block in source.blocks() for each in odd):
+            return None
         layout = _layout_of(*_read_head(source), str(source.path))
         layout.size = source.path.stat().st_size
         layout.rows = layout.header_row + int(layout.size / max(1, layout.line_bytes()))
         texts = [position for position, name in enumerate(layout.header) if is_text(name)]
-        decimal = decimal or _decimal_sign(layout, set(texts)) or "."
-        return _read_cells(partial(_open_below, source, layout), layout, decimal, texts, True)
+        sign = decimal or _decimal_sign(layout, set(texts)) or "."
+        cells = _read_cells(partial(_open_below, source, layout), layout, sign, texts, ahead=True)
     except (DataError, NotUtf8, _OpenQuote, ValueError, pd.errors.ParserError):
         return None
+    width = len(layout.header)
+    if not len(cells) or cells[width - 1].isna().any() or cells[width].notna().any():
+        return None
+    layout.rows = layout.header_row + len(cells)
+    return layout, cells.iloc[:, :width]
 
 
 def _open_below(source: TextSource, layout: _Layout) -> io.BufferedReader:
@@ -209,11 +226,6 @@ class _Layout:
         """How many bytes a row of the sample takes, about; a little less than it does."""
         bytes_ = sum(len(cell.encode()) + 1 for row in self.sample for cell in row)
         return 0.98 * bytes_ / max(1, len(self.sample))
-
-    def fits(self, cells: pd.DataFrame) -> bool:
-        """Whether cells that were parsed ahead are those of all rows: none is to be left out."""
-        whole = not self.wider and len(self.left_out()) == self.header_row
-        return whole and len(cells) == self.rows - self.header_row
 
     def add_blank(self, row: int) -> None:
         """Take up a row without anything."""
@@ -500,11 +512,12 @@ def _count_cells(data: bytes, layout: _Layout, last: bool = False) -> int:
     """Take up the records that end in here; returns where the last one does."""
     letters = np.frombuffer(data, dtype=np.uint8)
     ends = np.flatnonzero(letters == 10)
-    seps = np.flatnonzero(letters == ord(layout.delimiter))
+    is_separator = letters == ord(layout.delimiter)
     if b'"' in data:
         quotes = np.flatnonzero(letters == 34)
         ends = ends[np.searchsorted(quotes, ends) % 2 == 0]
-        seps = seps[np.searchsorted(quotes, seps) % 2 == 0]
+        seps = np.flatnonzero(is_separator)
+        is_separator[seps[np.searchsorted(quotes, seps) % 2 == 1]] = False
         if last and not len(ends):
             raise _Irregular
         quotes = quotes[: np.searchsorted(quotes, ends[-1] if len(ends) else 0)]
@@ -512,7 +525,10 @@ def _count_cells(data: bytes, layout: _Layout, last: bool = False) -> int:
     if not len(ends):
         return 0
     starts = np.concatenate([[0], ends[:-1] + 1])
-    cells = np.diff(np.searchsorted(seps, np.concatenate([[0], ends]))) + 1
+    longest = int((ends - starts).max())
+    count = np.uint16 if longest < 1 << 16 else np.int64  # the narrow one is the fast one
+    counted = is_separator[: ends[-1] + 1].view(np.uint8)
+    cells = np.add.reduceat(counted, starts, dtype=count).astype(np.int64) + 1
     first, second = letters[starts], letters[np.minimum(starts + 1, ends)]
     odd = (cells != len(layout.header)) | (first <= 32) | (first == ord(layout.delimiter))
     odd |= (first == 34) & ((second <= 32) | (second == 34))
@@ -654,17 +670,18 @@ def _read_cells(
     layout: _Layout,
     decimal: str,
     texts: Sequence[int],
-    is_estimate: bool = False,
+    ahead: bool = False,
 ) -> pd.DataFrame:
     """The cells of all rows that are not left out, under their rows; columns by position.
 
-    With `is_estimate` the layout tells about how many rows there are, and none is left out.
+    Where it goes `ahead`, the layout tells about how many rows there are, none is left out, and
+    one more column takes up what a row has too much.
     """
     skip = layout.left_out()
     index: pd.Index = pd.RangeIndex(layout.header_row + 1, layout.rows + 1)
     if len(skip) > layout.header_row:
         index = index[~index.isin(skip)]
-    width, rows = len(layout.header), len(index)
+    width, rows = len(layout.header) + ahead, len(index)
     columns = {position: _Column(rows) for position in range(width)}
     if rows:
         options = {
@@ -675,7 +692,7 @@ def _read_cells(
         }
         wanted = list(range(width)) if layout.wider else None
         rows = _fill(columns, opened(), options, wanted, dict.fromkeys(texts, str))
-        assert is_estimate or rows == len(index), f"pandas reads {rows} rows of {len(index)}"
+        assert ahead or rows == len(index), f"pandas reads {rows} rows of {len(index)}"
         index = index if rows == len(index) else pd.RangeIndex(index[0], index[0] + rows)
         mixed = [position for position, column in columns.items() if column.mixed]
         for position in mixed:

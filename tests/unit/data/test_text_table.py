@@ -6,6 +6,7 @@ import csv
 import gzip
 import io
 import logging
+import random
 import tracemalloc
 
 import numpy as np
@@ -755,3 +756,55 @@ def test_irregular_files_are_read_alike_by_both_passes(read, monkeypatch):
 
     monkeypatch.setattr(text_table, "_scan_fast", irregular)
     assert [outcome(raw) for raw in raws] == both
+
+
+# ------------------------------------------------------------------------------- large files
+
+PLAIN = "id,a,b\nx,1,2\ny,3,4\nz,5,6\n"
+
+
+def outcome(path, monkeypatch, large: int):
+    """Cells, findings and decimal sign of a file, or its refusal; parsed ahead from `large` on."""
+    monkeypatch.setattr(text_table, "_LARGE", large)
+    findings = Findings()
+    try:
+        table = read_text_table(path, findings, is_text=lambda header: header == "id")
+    except DataError as error:
+        return [str(problem) for problem in error.problems]
+    said = [str(problem) for finding in findings.errors for problem in finding.problems()]
+    return content(table), table.decimal, said, normalised(table)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        PLAIN, PLAIN + "w,7\n", PLAIN + "w,7,8,9\n", PLAIN + "w,7,8,9,10\n", "\n" + PLAIN,
+        PLAIN + "\n", PLAIN + "w,7,\n", PLAIN + "w,7,8,\n", "id,a,b\nx,1,2,3\ny,3,4\n",
+        PLAIN.replace("\n", "\r\n"), PLAIN + '"w",7,8\n', PLAIN + "w,\u00e9,8\n", PLAIN + "w,x,8",
+        "id;a;b\nx;1,5;2\ny;2,5;3\n", "id,a,b\n", PLAIN + " ,,\n", PLAIN + "001,007,1E5\n",
+    ],
+)  # fmt: skip
+def test_a_file_that_is_parsed_ahead_is_the_same(tmp_path, monkeypatch, text):
+    path = tmp_path / "t.csv"
+    path.write_text(text, encoding="utf-8", newline="")
+    assert outcome(path, monkeypatch, 0) == outcome(path, monkeypatch, 1 << 30)
+
+
+def test_damaged_files_that_are_parsed_ahead_are_the_same(tmp_path, monkeypatch):
+    rng = random.Random(0)
+    path = tmp_path / "t.csv"
+    for _ in range(300):
+        raw = bytearray(("id,a,b\n" + "x,1.5,2\n" * 30).encode())
+        for _ in range(rng.randint(0, 3)):
+            at = rng.randrange(8, len(raw))
+            raw[at : at + rng.randint(0, 1)] = rng.choice([b",", b"\n", b" ", b"7", b"\xe9", b'"'])
+        path.write_bytes(raw)
+        assert outcome(path, monkeypatch, 0) == outcome(path, monkeypatch, 1 << 30), bytes(raw)
+
+
+def test_a_plain_large_file_is_not_counted(tmp_path, monkeypatch):
+    path = tmp_path / "t.csv"
+    path.write_text(PLAIN)
+    monkeypatch.setattr(text_table, "_scan", None)
+    table, *_ = outcome(path, monkeypatch, 0)
+    assert table == {"row": [2, 3, 4], "id": ["x", "y", "z"], "a": [1, 3, 5], "b": [2, 4, 6]}
