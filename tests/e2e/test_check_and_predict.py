@@ -182,13 +182,15 @@ def test_categories_never_seen_and_numbers_out_of_range_are_flagged(
     new = table.copy()
     new.loc[:39, "medium"] = "YPX"
     new.loc[40:79, "temperature"] = 42.0
+    new.loc[200:, "drug_concentration"] = 0.5
     path = tmp_path / "new.csv"
     new.to_csv(path, index=False)
     folder = evaluate(run, path)
     flags = pd.read_csv(folder / "predictions.csv", keep_default_na=False)["flags"]
     assert set(flags[:40]) == {"medium never seen: YPX"}
     assert set(flags[40:80]) == {"temperature outside training: 42"}
-    assert set(flags[80:]) == {""}
+    assert set(flags[80:200]) == {""}
+    assert set(flags[200:]) == {"drug_concentration outside training: 0.5"}
     out = capsys.readouterr().out
     assert (
         "warning: medium: YPX in 1 samples was never seen in training and counts as unknown" in out
@@ -212,7 +214,7 @@ def test_columns_match_by_name_and_a_missing_one_is_an_error_and_an_extra_one_a_
     assert "2 columns are not known and not used: padj, batch" in out or (
         "2 columns are not known and not used: batch, padj" in out
     )
-    table.drop(columns="temperature").to_csv(path, index=False)
+    table.drop(columns=["temperature", "drug_concentration"]).to_csv(path, index=False)
     with pytest.raises(SystemExit) as end:
         evaluate(run, path, output="e3")
     assert end.value.code == 2

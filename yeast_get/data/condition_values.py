@@ -5,6 +5,8 @@ What is wrong becomes findings of the table, and the cell is read as not recorde
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -36,6 +38,7 @@ from yeast_get.data.raw_table import RawTable, positions
 
 _INFINITY = float("inf")
 _NO_DRUG = {fold(word) for word in NO_DRUG_SPELLINGS}
+_NOTE = re.compile("默认|default|[-0-9.]+$", re.IGNORECASE)
 _AMBIGUOUS = {"ypg": "YPG can mean galactose or glycerol"}
 
 
@@ -94,14 +97,24 @@ def _check_bracket(table: RawTable, header: str, each: ConditionField) -> None:
     """Say what is thought of the bracket in a header, where it is not simply the unit."""
     bracket = split_header(header)[1]
     unit = header_unit(header, each)
-    if unit and each.given_unit and unit_of(each.given_unit, each.kind) != unit_of(unit, each.kind):
+    is_note = _NOTE.match(bracket) or fold(header) in {fold(alias) for alias in each.headers}
+    if bracket and not unit and each.unit and not is_note:
+        table.error(
+            "unit",
+            f"'{bracket}' in the header is no unit that is known",
+            f"write the unit, such as {each.unit}, or none; the numbers are then in {each.unit}",
+            column=header,
+        )
+    elif (
+        unit and each.given_unit and unit_of(each.given_unit, each.kind) != unit_of(unit, each.kind)
+    ):
         table.error(
             "unit conflict",
             f"the header says {unit}, and conditions.{each.name}.unit says {each.given_unit}",
             "delete one of the two",
             column=header,
         )
-    elif unit and isinstance(convert(1.0, unit, _target(each, None, None)), Bad):
+    elif unit:
         said = convert(1.0, unit, _target(each, None, None))
         if isinstance(said, Bad) and said.kind != "molar mass":
             table.error("unit", f"the header's unit {said.what}", said.fix, column=header)
@@ -117,6 +130,8 @@ def _read_text(table: RawTable, header: str, each: ConditionField) -> pd.Series:
     """Categories in one spelling; the first spelling met stands for all that fold to it."""
     texts = pd.Series(table.text(header), index=table.frame.index, dtype=object)
     canonical: dict[str, str | None] = dict(each.spellings)
+    if not each.is_standard and all(_is_number(text) for text in pd.unique(texts.dropna())):
+        canonical.setdefault("0", "0")  # a category of numbers, such as 0 and 1
     out = np.full(len(texts), None, dtype=object)
     for text, at in positions(texts, texts.notna().to_numpy()):
         word = _category(table, header, each, text, at, canonical)
@@ -155,20 +170,19 @@ def _category(
                 if each.kind == "drug"
                 else ".zero_is_missing: true"
             )
-            what = f"0 is no {each.name} and counts as not recorded; was {name} meant?"
+            where = " (with a dose of 0 as no drug)" if each.kind == "drug" else ""
+            what = f"0 is no {each.name} and counts as not recorded{where}; was {name} meant?"
             table.warn("zero", what, fix, column=header, where=at)
         return None
     if each.name == "medium" and folded in _AMBIGUOUS:
         fix = "write YPGal or YPGly, or list it under conditions.medium.categories"
         table.warn("ambiguous", _AMBIGUOUS[folded], fix, column=header, where=at)
-    clean = " ".join(_width(text).split())
+    clean = " ".join(unicodedata.normalize("NFKC", text).replace("\u200b", "").split())
     return canonical.setdefault(fold(text), clean)
 
 
-def _width(text: str) -> str:
-    import unicodedata
-
-    return unicodedata.normalize("NFKC", text).strip()
+def _is_number(text: str) -> bool:
+    return isinstance(parse_number(text, "."), float)
 
 
 # -------------------------------------------------------------------------------------- numbers

@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 from yeast_get.config import ConditionsConfig, ExtraFieldConfig, FieldConfig
-from yeast_get.data.quantities import unit_of
+from yeast_get.data.quantities import WEIGHT_PER_VOLUME, unit_of
 from yeast_get.data.tables import ACCESSIBILITY_HEADERS, TEXT_HEADERS
 from yeast_get.errors import ConfigError, Problem
 
@@ -108,7 +108,7 @@ STANDARD_FIELDS = (
     _standard("drug", "drug", "compound", "chemical", "药物", "药物a", "药品"),
     _standard(
         "drug_concentration", "dose", "concentration", "drug dose", "dose", "浓度", "浓度a",
-        "药物浓度", unit="mol/L", limits=(0, _INFINITY), drug="drug",
+        "药物浓度", unit="mol/L", typical=(0, 2), limits=(0, _INFINITY), drug="drug",
     ),
     _standard(
         "drug_time", "time", "treatment time", "drug treatment time", "exposure time",
@@ -180,7 +180,7 @@ _EXTRA_LIMITS = {"time": _HOURS, "dose": (0.0, _INFINITY)}
 
 def fold(text: str) -> str:
     """A header or category without case, width, or spaces at the ends and between words."""
-    return "_".join(unicodedata.normalize("NFKC", text).casefold().split())
+    return "_".join(unicodedata.normalize("NFKC", text).replace("\u200b", "").casefold().split())
 
 
 def fold_header(text: str) -> str:
@@ -199,6 +199,8 @@ def split_header(text: str) -> tuple[str, str]:
 def header_unit(header: str, each: ConditionField) -> str:
     """The unit that a header names in its bracket, or ""."""
     bracket = split_header(header)[1]
+    if each.kind == "dose" and bracket.replace(" ", "").casefold() in WEIGHT_PER_VOLUME:
+        return bracket
     return bracket if bracket and each.unit is not None and unit_of(bracket, each.kind) else ""
 
 
@@ -350,7 +352,12 @@ def match_one_hot(
         prefix = next((p for p in longest_first if fold(header).startswith(f"{p}_")), None)
         if prefix is not None:
             groups.setdefault(prefixes[prefix], {})[header] = header[len(prefix) + 1 :]
-    return groups
+    known = {f.name: f.spellings for f in fields}
+    return {
+        name: words
+        for name, words in groups.items()
+        if len(words) > 1 or any(fold(word) in known[name] for word in words.values())
+    }
 
 
 # ----------------------------------------------------------------------------------- signatures

@@ -14,6 +14,7 @@ from yeast_get.config import Settings
 from yeast_get.data.checks import constant_features, outliers
 from yeast_get.data.expression_data import ExpressionData
 from yeast_get.data.findings import Finding, Findings
+from yeast_get.data.long_table import replicate_sd
 from yeast_get.errors import Problem
 
 PROBLEM_COLUMNS = ["file", "sheet", "row", "column", "value", "kind", "severity", "message"]
@@ -76,12 +77,9 @@ def _describe_target(data: ExpressionData, settings: Settings) -> dict[str, Any]
 def _replicate_sd(data: ExpressionData) -> float | None:
     """Pooled SD of the first target over samples of one condition signature, None without any."""
     condition = np.unique(data.signature, return_inverse=True)[1].reshape(-1)
-    cell = data.region_index.astype(np.int64) * (condition.max() + 1)
-    cell += condition[data.sample_index]
-    groups = pd.Series(data.target[:, 0].astype(np.float64)).groupby(cell)
-    spread, count = groups.var(ddof=0) * groups.count(), groups.count() - 1
-    free = int(count[count > 0].sum())
-    return float(np.sqrt(spread[count > 0].sum() / free)) if free else None
+    if len(np.unique(condition)) == len(condition):
+        return None
+    return replicate_sd(data.region_index, condition[data.sample_index], data.target)
 
 
 def describe_findings(findings: Findings) -> dict[str, Any]:

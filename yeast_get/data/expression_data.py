@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -233,7 +233,8 @@ def load_expression_data(
         raw, config = read_store(path, config, fields, need_target)
         config = config.model_copy(update={"on_bad_row": "error"})  # a store has no rows to skip
     else:
-        raw = read_tables(path, config, partial(_is_text, _text_headers(fields)), need_samples)
+        texts = partial(_is_text, _text_headers(fields), config.description_columns)
+        raw = read_tables(path, config, texts, need_samples)
     build = _build_from_long if "long" in raw.tables else _build_from_folder
     data = build(raw, fields, config, need_target)
     if not data.motif.shape[1] and data.accessibility is None:
@@ -254,8 +255,8 @@ def _text_headers(fields: list[ConditionField]) -> set[str]:
     return {*TEXT_HEADERS, *headers_of([each for each in fields if each.is_text])}
 
 
-def _is_text(headers: set[str], header: str) -> bool:
-    return fold_header(header) in headers
+def _is_text(headers: set[str], described: Sequence[str], header: str) -> bool:
+    return fold_header(header) in headers or matches(header, described)
 
 
 def _patterns_without_a_column(raw: RawTables, config: DataConfig) -> list[str]:
@@ -321,12 +322,13 @@ def _build_from_long(
     conditions = _read_condition_columns(table, roles, fields)
     _check_cells(table, roles)
     signature = signatures(conditions)
-    joined = JoinedRows(table, roles, regions, signature, config.drop_duplicates, target)
+    drop_copies = config.drop_duplicates and need_target  # a prediction has a row for every row
+    joined = JoinedRows(table, roles, regions, signature, drop_copies, target)
     check_regions(table, roles, joined)
     check_samples(table, roles, conditions, signature, joined)
     if findings.errors:
         _settle([table], config)
-        joined = JoinedRows(table, roles, regions, signature, config.drop_duplicates, target)
+        joined = JoinedRows(table, roles, regions, signature, drop_copies, target)
     joined.say_repeats(table, target)
     rows = joined.rows
     region_rows, sample_rows = rows[joined.region_first], rows[joined.sample_first]
@@ -381,6 +383,20 @@ def _check_cells(table: RawTable, roles: Roles) -> None:
         table.numbers(name)
     if roles.accessibility is not None:
         table.refuse_negative(roles.accessibility)
+    features = [*roles.motifs, *roles.region_features]
+    features += [roles.accessibility] if roles.accessibility else []
+    blank = table.good()
+    for name in features if len(features) > 1 else ():
+        blank &= np.isnan(table.numbers(name))
+        if not blank.any():
+            return
+    table.error(
+        "note row",
+        "'{value}' has no motif score, region feature or accessibility at all",
+        "is it a note or a total below the table? delete it",
+        column=roles.region_id,
+        where=blank & (len(features) > 1),
+    )
 
 
 def _long_accessibility(table: RawTable, roles: Roles, joined: JoinedRows) -> np.ndarray | None:

@@ -72,6 +72,7 @@ class FeatureSchema:
         target_sd: Their SD; 1 where not standardised.
         known_regions: Hashes of training regions that have an identity; empty without.
         constant: Names of the input columns that did not vary in training.
+        doses: Per dose field that was recorded: smallest and largest dose by drug.
     """
 
     motif_names: list[str]
@@ -92,6 +93,7 @@ class FeatureSchema:
     target_sd: list[float]
     known_regions: list[int] = field(default_factory=list)
     constant: list[str] = field(default_factory=list)
+    doses: dict[str, dict[str, list[float]]] = field(default_factory=dict)
 
     # ----------------------------------------------------------------------------------- fitting
 
@@ -168,6 +170,11 @@ class FeatureSchema:
                 *np.array([*data.motif_names, *data.region_feature_names])[motifs.still].tolist(),
                 *([ACCESSIBILITY] if accessibility is not None and accessibility.still[0] else []),
             ],
+            doses={
+                f.name: _dose_ranges(conditions[f.name], conditions[f.drug])
+                for f in data.fields
+                if f.kind == "dose" and f.drug in conditions and conditions[f.name].notna().any()
+            },
         )
 
     # --------------------------------------------------------------------------------- inputs
@@ -393,6 +400,7 @@ class FeatureSchema:
         """
         fitted = [each["name"] for each in self.numbers] + list(self.categories)
         fitted += [name for name in self.drugs if self.drug_vocabulary]
+        fitted += list(self.doses)
         problems = [
             Problem(
                 f"has no column {name}, which the model was trained on",
@@ -416,6 +424,12 @@ class FeatureSchema:
             values = data.conditions[each["name"]].to_numpy(np.float64)
             for i in np.flatnonzero(_outside(values, each)):
                 said[i].append(f"{each['name']} outside training: {values[i]:g}")
+        for drug, dose in self.drugs.items():
+            for at, word in enumerate(data.conditions.get(drug, ())):
+                amount = data.conditions[dose].iloc[at] if dose in data.conditions else np.nan
+                seen = None if pd.isna(word) else self.doses.get(dose or "", {}).get(fold(word))
+                if seen and not seen[0] * (1 - 1e-6) <= amount <= seen[1] * (1 + 1e-6):
+                    said[at] += [] if pd.isna(amount) else [f"{dose} outside training: {amount:g}"]
         for name, known in self._known_words().items():
             for at, word in enumerate(data.conditions.get(name, ())):
                 if not pd.isna(word) and fold(word) not in known:
@@ -539,6 +553,13 @@ def _fit_accessibility(data: ExpressionData, train: np.ndarray, motif_scale: str
         data.accessibility[np.unique(region)] if per_region else data.accessibility[region, sample]
     ).reshape(-1, 1)
     return _fit_features(values, 1, motif_scale)
+
+
+def _dose_ranges(doses: pd.Series, drugs: pd.Series) -> dict[str, list[float]]:
+    """Smallest and largest recorded dose of each drug, by its folded name."""
+    known = doses.notna() & drugs.notna() & (drugs != NO_DRUG)
+    groups = doses[known].groupby(drugs[known].map(fold))
+    return {str(drug): [float(each.min()), float(each.max())] for drug, each in groups}
 
 
 def _outside(values: np.ndarray, fitted: Mapping[str, Any]) -> np.ndarray:

@@ -44,7 +44,7 @@ class JoinedRows:
             ids = table.text(roles.sample_id)
         names = self._join(regions, ids, signature)
         key = np.column_stack([self.region, self.base, target[self.rows]])
-        copy = pd.DataFrame(key).duplicated().to_numpy()
+        copy = pd.DataFrame(key).duplicated().to_numpy() & ~np.isnan(target[self.rows]).all(axis=1)
         self.copies, self.dropped_copies = int(copy.sum()), drop_copies
         if drop_copies and copy.any():
             self.rows = self.rows[~copy]
@@ -84,7 +84,7 @@ class JoinedRows:
             )
         again = (self.repeat > 0) & (self.given >= 0)
         if again.any():
-            deviation = _replicate_sd(self.region, self.base, target[self.rows])
+            deviation = replicate_sd(self.region, self.base, target[self.rows])
             table.warn(
                 "repeated cell",
                 "the same region stands again in one sample; such rows count as replicates "
@@ -95,7 +95,7 @@ class JoinedRows:
             )
 
 
-def _replicate_sd(region: np.ndarray, base: np.ndarray, target: np.ndarray) -> float:
+def replicate_sd(region: np.ndarray, base: np.ndarray, target: np.ndarray) -> float:
     """Pooled SD of the first target within cells that stand more than once."""
     groups = pd.Series(target[:, 0].astype(np.float64)).groupby([region, base])
     squares, count = groups.var(ddof=0) * groups.count(), groups.count() - 1

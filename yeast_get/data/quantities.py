@@ -25,7 +25,10 @@ EXCEL_ERRORS = frozenset(
 """What a formula of Excel gives where it failed, folded."""
 
 _SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻", "0123456789+-")
-_SUPERSCRIPT_RUN = re.compile("(?<=[0-9])[⁺⁻]?[⁰¹²³⁴⁵⁶⁷⁸⁹]+")
+_SUPERSCRIPT_RUN = re.compile("(?<=[0-9A-Za-z])[⁺⁻]?[⁰¹²³⁴⁵⁶⁷⁸⁹]+")
+_INVISIBLE = dict.fromkeys(map(ord, "\u200b\u200c\u200d\u2060\ufeff")) | {
+    ord("º"): "°", ord("˚"): "°",
+}  # fmt: skip
 _MINUS = str.maketrans("−–—﹣", "----")
 _PLAIN = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?", re.IGNORECASE)
 _WITH_COMMA = re.compile(r"[-+]?\d[\d.]*(?:,\d+)+(?:e[-+]?\d+)?", re.IGNORECASE)
@@ -53,7 +56,7 @@ class Bad:
 
 def fold_cell(text: str) -> str:
     """A cell without case, width, or needless spaces."""
-    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+    return " ".join(unicodedata.normalize("NFKC", text.translate(_INVISIBLE)).casefold().split())
 
 
 def is_missing(text: str) -> bool:
@@ -64,6 +67,7 @@ def is_missing(text: str) -> bool:
 
 def plain(text: str) -> str:
     """A text with superscripts as powers, then NFKC, one kind of minus and no spaces around."""
+    text = text.translate(_INVISIBLE)
     text = _SUPERSCRIPT_RUN.sub(lambda m: "^" + m[0].translate(_SUPERSCRIPTS), text)
     return unicodedata.normalize("NFKC", text).translate(_MINUS).strip()
 
@@ -125,24 +129,32 @@ def _digits(text: str, decimal: str | None) -> str | Bad:
         return Bad("decimal sign", what, "set data.decimal to '.' or ','")
     if decimal == ".":
         what = f"'{text}' has a comma, and the file writes decimal points"
-        return Bad("decimal sign", what, f"write {head}.{tail[0]}, or set data.decimal: ','")
+        meant = f"{head}.{tail[0]}" + (f" or {head}{tail[0]}" if thousands else "")
+        return Bad("decimal sign", what, f"write {meant}, or set data.decimal: ','")
     return f"{head}.{tail[0]}"
 
 
 # ---------------------------------------------------------------------------------------- units
 
+_DOSE_WORDS = {
+    "摩尔": "mol/L", "毫摩尔": "mmol/L", "微摩尔": "umol/L", "纳摩尔": "nmol/L",
+    "毫摩": "mmol/L", "微摩": "umol/L", "纳摩": "nmol/L",
+    "毫摩尔/升": "mmol/L", "微摩尔/升": "umol/L", "纳摩尔/升": "nmol/L", "摩尔/升": "mol/L",
+}  # fmt: skip
 _COMMON_WORDS = {
     "%": "percent", "％": "percent", "od": "", "od600": "", "a600": "", "od600nm": "",
     "c": "degC", "°c": "degC", "度": "degC", "摄氏度": "degC", "celsius": "degC", "°": "degC",
+    "degc": "degC", "degreec": "degC", "degreesc": "degC", "oc": "degC", "degreescelsius": "degC",
     "k": "kelvin", "f": "degF", "°f": "degF", "华氏度": "degF",
 }  # fmt: skip
 _TIME_WORDS = {
-    "h": "hour", "hr": "hour", "hrs": "hour", "小时": "hour", "时": "hour", "個小時": "hour",
+    "h": "hour", "hr": "hour", "hrs": "hour", "小时": "hour", "时": "hour", "个小时": "hour",
+    "小時": "hour", "個小時": "hour", "分鐘": "minute",
     "m": "minute", "min": "minute", "mins": "minute", "分钟": "minute", "分": "minute",
     "s": "second", "sec": "second", "secs": "second", "秒": "second",
     "d": "day", "天": "day", "日": "day", "周": "week",
 }  # fmt: skip
-_WEIGHT_PER_VOLUME = frozenset(("%", "percent", "%(w/v)", "%w/v", "%(wt/vol)", "%wt/vol"))
+WEIGHT_PER_VOLUME = frozenset(("%", "percent", "%(w/v)", "%w/v", "%(wt/vol)", "%wt/vol"))
 """A percentage as a dose: grams in 100 mL."""
 
 
@@ -162,9 +174,12 @@ def unit_of(text: str, kind: str) -> Any:
         text: As people write it: `℃`, `μM`, `ug/ml`, `小时`.
         kind: Of the condition field: an `m` is a minute for a `time`.
     """
-    words = unicodedata.normalize("NFKC", text).strip().replace("° ", "°").replace("μ", "µ")
+    words = plain(text).replace("° ", "°").replace("μ", "µ")
+    words = re.sub(r"(?<=[A-Za-z])\^?(-\d)", r"**\1", re.sub("[·•⋅]", "*", words))  # µmol·L-1
     squeezed = words.replace(" ", "").casefold()
-    known = _TIME_WORDS if kind == "time" else _COMMON_WORDS
+    if words == "M" and kind == "time" or re.match("M(M|mol)", words):
+        return None  # a month? a million moles?
+    known = {"time": _TIME_WORDS, "dose": _DOSE_WORDS}.get(kind, _COMMON_WORDS)
     try:
         return registry().parse_units(known.get(squeezed, words.replace("°", "deg")))
     except Exception:  # pint raises many kinds, tokenizer errors among them
@@ -200,10 +215,12 @@ def convert(number: float, unit: str, target: Target) -> float | Bad:
     wanted = unit or target.given_unit
     if not wanted or wanted == target.unit:
         return number
-    if target.kind == "dose" and wanted.replace(" ", "").casefold() in _WEIGHT_PER_VOLUME:
+    if target.kind == "dose" and wanted.replace(" ", "").casefold() in WEIGHT_PER_VOLUME:
         number, wanted = 10 * number, "g/L"
     parsed = unit_of(wanted, target.kind)
     canonical = f"the canonical unit is {target.unit or 'none'}"
+    if parsed is None and target.kind == "dose" and wanted.startswith("MM"):
+        return Bad("unit", "is in millions of moles", f"did you mean {number:g} mM?")
     if parsed is None:
         return Bad("unit", f"has a unit that is not known: {wanted}", canonical)
     quantity = registry().Quantity(number, parsed)
@@ -227,7 +244,7 @@ def _molar(grams_per_litre: float, target: Target) -> float | Bad:
 
 
 _PART = re.compile(r"\s*(\d+\.?\d*)\s*([^\d\s.]+)")
-_SHIFT = re.compile(r"^\s*[^\d-]*\d+\.?\d*\D*?(?:to|->|→|~|-|至|到)\s*\d")
+_SHIFT = re.compile(r"^\D*\d+\.?\d*(?:\D*?(?:to|->|→|~|至|到)|\s?(?:°?C)?\s?-)\s*\d")
 ROOM_TEMPERATURE = frozenset(("rt", "room temperature", "室温", "常温", "ambient"))
 
 

@@ -210,11 +210,16 @@ def is_bool(series: pd.Series) -> np.ndarray:
 
 def positions(series: pd.Series, wanted: np.ndarray) -> list[tuple[Any, np.ndarray]]:
     """The different cells at the wanted positions, and where each stands."""
-    at = np.flatnonzero(wanted)
+    out: list[tuple[Any, np.ndarray]] = []
+    truths = is_bool(series) & wanted  # to pandas a TRUE is a 1
+    for truth in (True, False) if truths.any() else ():
+        at = np.flatnonzero(truths & (series == truth).to_numpy())
+        out += [(truth, at)] if len(at) else []
+    at = np.flatnonzero(wanted & ~truths)
     codes, cells = pd.factorize(series.iloc[at].astype(object))
     order = np.argsort(codes, kind="stable")
     bounds = np.searchsorted(codes[order], np.arange(len(cells) + 1))
-    return [(cell, at[order[bounds[i] : bounds[i + 1]]]) for i, cell in enumerate(cells)]
+    return out + [(cell, at[order[bounds[i] : bounds[i + 1]]]) for i, cell in enumerate(cells)]
 
 
 def _as_text(cell: Any) -> str:

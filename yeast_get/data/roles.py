@@ -231,6 +231,10 @@ def _undeclared(
 
 def _entry(column: str, kind: str) -> str:
     """A line of `conditions.extra` for a column; in English where it is a familiar one."""
+    second = re.fullmatch(r"(drug_[b-z])(_concentration|_dose)?", fold_header(column))
+    if second is not None:
+        dose = f"{{kind: dose, drug: {second[1]}}}"
+        return f"{column}: {dose if second[2] else '{kind: drug}'}"
     for name, header in FAMILIAR.items():
         if fold_header(column) == header:
             return f"{name}: {{kind: {kind}}}"
@@ -249,4 +253,5 @@ def _near_misses(
         known |= {name: name for name in (*REGION_ID_HEADERS, *ACCESSIBILITY_HEADERS, *headers)}
     for column in columns:
         for near in get_close_matches(fold_header(column), list(known), n=1, cutoff=0.75):
-            yield f"did you mean {known[near]} by {column}?"
+            if near != fold_header(column):
+                yield f"did you mean {known[near]} by {column}?"

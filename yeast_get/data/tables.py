@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from yeast_get.config import DataConfig
-from yeast_get.data.findings import Findings
+from yeast_get.data.findings import Finding, Findings
 from yeast_get.data.raw_table import RawTable
 from yeast_get.data.text_table import read_text_table
 from yeast_get.data.workbook import read_workbook
@@ -172,8 +172,10 @@ def _read_folder(folder: Path, config: DataConfig, is_text: Callable[[str], bool
                 raw.tables[name] = _read_one(found[0], name, raw.findings, config, is_text)
             except DataError as error:
                 problems += error.problems
+    for each in problems:
+        raw.findings.add(Finding("error", "file", each.what, each.fix, each.file, each.sheet))
     if problems:
-        raise DataError(problems)
+        raw.findings.raise_errors()
     raw.fingerprint = fingerprint(files)
     return raw
 

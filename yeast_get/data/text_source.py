@@ -43,6 +43,10 @@ class _OtherEncoding(DataError):
     """A file that is not in the encoding it was taken for."""
 
 
+_WESTERN_UNITS = "礛礸癈癋"
+"""What µM, µg, °C and °F of a Western encoding become in GB18030."""
+
+
 @dataclass(frozen=True)
 class TextSource:
     """A text file, and how it is packed and encoded.
@@ -130,6 +134,10 @@ def as_gb18030(source: TextSource, bad: NotUtf8) -> tuple[TextSource, str]:
     """
     source = replace(source, encoding="GB18030")
     try:
+        for block in source.blocks():
+            if any(letter in block.decode() for letter in _WESTERN_UNITS):
+                what = "looks like Windows-1252 text, with units such as µM or °C"
+                raise DataError(Problem(what, "save it as UTF-8", str(source.path)))
         return source, source.example()
     except _OtherEncoding:
         what = f"is neither UTF-8 nor GB18030 text (byte 0x{bad.byte:02x} in row {bad.row})"

@@ -97,6 +97,7 @@ def read_text_table(
     if ahead is None:
         opened = partial(source.open, layout.cuts)
         cells = _read_cells(opened, layout, decimal or ".", texts)
+        table.rows_lost = len(layout.left_out()) - layout.header_row - len(layout.blank)
     table.frame = with_header(cells, layout.header, table)
     check_dates(table, [name for name in table.frame.columns if is_text(name)])
     return table

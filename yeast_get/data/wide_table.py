@@ -25,14 +25,16 @@ class WideMatrix:
         table.need(id_column, "region_id")
         ids = table.text(id_column or "")
         names = [column for column in columns if column != id_column]
+        self._names = names
         self._refuse_turned(names, set(region_ids))
         table.check_ids(ids, id_column or "", unique=True)
-        known = pd.Index(region_ids).unique()
-        strange = np.array([each is not None for each in ids]) & (known.get_indexer(ids) < 0)
+        known = pd.Index(region_ids).dropna().unique()
+        named = np.array([each is not None for each in ids], dtype=bool)
+        strange = named & (known.get_indexer(ids) < 0)
         what = "region '{value}' is not in regions"
         fix = "add it there or delete the row"
         table.error("unknown region", what, fix, column=id_column, where=strange)
-        of_sample = pd.Index(sample_ids).unique()
+        of_sample = pd.Index(sample_ids).dropna().unique()
         at_sample = of_sample.get_indexer(pd.Index(names, dtype=object))
         for name in (name for name, at in zip(names, at_sample, strict=True) if at < 0):
             what = "is a sample that is not in samples"
@@ -40,12 +42,11 @@ class WideMatrix:
         cells = table.matrix(names)
         self.values = np.full((len(region_ids), len(sample_ids)), np.nan, dtype=np.float32)
         self.rows = np.zeros(len(region_ids), dtype=np.int64)
-        if len(known) < len(region_ids) or len(of_sample) < len(sample_ids):
-            return  # some id stands twice there, which is an error already
         good = np.flatnonzero(table.good() & ~strange)
-        at = known.get_indexer(ids[good])
+        at = _first_places(region_ids, known)[known.get_indexer(ids[good])]
         here = at_sample >= 0
-        self.values[np.ix_(at, at_sample[here])] = cells[np.ix_(good, np.flatnonzero(here))]
+        at_sample = _first_places(sample_ids, of_sample)[at_sample[here]]
+        self.values[np.ix_(at, at_sample)] = cells[np.ix_(good, np.flatnonzero(here))]
         self.rows[at] = table.frame.index.to_numpy(np.int64)[good]
         self._say_absent(len(region_ids) - len(ids), len(sample_ids) - len(names))
 
@@ -66,6 +67,13 @@ class WideMatrix:
 
     def refuse_negative(self) -> None:
         """Values below zero are errors."""
-        for column in self.table.frame.columns:
-            if pd.api.types.is_numeric_dtype(self.table.frame[column]):
-                self.table.refuse_negative(column)
+        for column in self._names:
+            self.table.refuse_negative(column)
+
+
+def _first_places(ids: np.ndarray, unique: pd.Index) -> np.ndarray:
+    """Where each different id first stands; that it stands twice is an error of the other row."""
+    place: dict[str, int] = {}
+    for at, name in enumerate(ids):
+        place.setdefault(name, at)
+    return np.array([place[name] for name in unique], dtype=np.int64)

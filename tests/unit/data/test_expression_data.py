@@ -555,6 +555,33 @@ def test_bad_rows_of_a_folder_are_left_out_with_what_hangs_on_them(load, with_id
     pd.testing.assert_frame_equal(observations(data), kept.reset_index(drop=True))
 
 
+def test_a_region_that_stands_twice_is_left_out_once_and_the_others_keep_their_values(
+    load, with_ids
+):
+    tables = as_folder(with_ids)
+    tables["regions"] = pd.concat([tables["regions"], tables["regions"].iloc[:1]])
+    data = load(tables, on_bad_row="skip", max_skipped=0.2)
+    pd.testing.assert_frame_equal(observations(data), observations(load(as_folder(with_ids))))
+
+
+def test_negative_accessibility_of_a_table_of_its_own_is_refused(refused, with_ids):
+    tables = as_folder(with_ids)
+    access = tables["expression"].astype({"s0": object}).copy()
+    access[["s1", "s2", "s3", "s4", "s5"]] = 0.5
+    access["s0"] = ["-5", "-"] + ["1"] * 38
+    (said,) = refused(tables | {"accessibility": access})
+    assert said.startswith("folder/accessibility.csv, row 2, column s0: '-5' is negative")
+
+
+def test_description_columns_stay_text(load):
+    text = SMALL.replace("target", "target,batch").replace("1.5\n", "1.5,001\n")
+    text = (
+        text.replace("2.5\n", "2.5,1E5\n").replace(",30,\n", ",30,,2\n").replace("4.5\n", "4.5,3\n")
+    )
+    data = load(text, description_columns=["batch"])
+    assert data.column("batch").tolist() == ["001", "1E5", "2", "3"]
+
+
 def test_more_bad_rows_than_allowed_are_an_error(refused, load):
     said = refused(BAD, on_bad_row="skip", max_skipped=0.4)
     assert said[-1] == (

@@ -325,9 +325,9 @@ def test_15_a_drug_called_0_is_not_recorded_and_asked_about(load):
     assert condition(data, "drug") is None
     (said,) = warned(data, "zero")
     assert said == (
-        "column drug: 0 is no drug and counts as not recorded; was no drug meant? (rows 2 to 3); "
-        "write blank where it was not recorded, or set conditions.drug.categories: {none: ['0']}, "
-        "or .zero_is_missing: true"
+        "column drug: 0 is no drug and counts as not recorded (with a dose of 0 as no drug); was "
+        "no drug meant? (rows 2 to 3); write blank where it was not recorded, or set "
+        "conditions.drug.categories: {none: ['0']}, or .zero_is_missing: true"
     )
     asked = {"drug": {"categories": {"none": ["0"]}}}
     assert condition(load(columns, conditions=asked), "drug") == "none"
@@ -640,6 +640,59 @@ def test_35_rare_words_that_nearly_are_others_are_warnings(load):
         "strain 'W303a' in 1 sample is nearly 'W303'; correct it, or add it to "
         "conditions.strain.categories",
     ]
+
+
+@pytest.mark.parametrize("bracket", ["μM final", "X", "log10 M", "MM"])
+def test_a_bracket_that_is_no_unit_is_an_error_for_a_field_with_a_unit(refused, bracket):
+    columns = {k: v for k, v in GOOD.items() if k != "drug_concentration"}
+    said = refused(columns | {f"浓度（{bracket}）": [0, 0, 1, 1]})
+    assert any("in the header" in line or "header's unit" in line for line in said)
+
+
+@pytest.mark.parametrize(
+    ("header", "molar"),
+    [
+        ("浓度（毫摩尔）", 1e-3),
+        ("浓度(μmol·L-1)", 1e-6),
+        ("dose (mmol·L⁻¹)", 1e-3),
+        ("dose [nM]", 1e-9),
+    ],
+)
+def test_units_of_headers_as_people_write_them(load, header, molar):
+    columns = {k: v for k, v in GOOD.items() if k != "drug_concentration"}
+    data = load(columns | {header: [0, 0, 1, 1]})
+    assert condition(data, "drug_concentration", 1) == pytest.approx(molar)
+
+
+def test_a_western_encoding_is_not_taken_for_chinese(refused):
+    text = as_csv(GOOD).replace("drug_concentration", "drug_concentration (µM)")
+    (said,) = refused(text.encode("cp1252"))
+    assert said == (
+        "t.csv: looks like Windows-1252 text, with units such as µM or °C; save it as UTF-8"
+    )
+
+
+def test_true_is_no_1_in_a_workbook(refused):
+    book = sheet(GOOD | {"preculture_od600": [1, True, "0.4 OD", "0.4"], "region_id": list("abcd")})
+    (said,) = refused(book)
+    assert "row 3, column preculture_od600: 'True' is not a number" in said
+
+
+def test_a_total_below_the_table_is_an_error(refused):
+    said = refused(as_csv(GOOD) + "Total,,,,,,,,,,10\n")
+    assert said == [
+        "t.csv, row 6, column region_id: 'Total' has no motif score, region feature or "
+        "accessibility at all; is it a note or a total below the table? delete it"
+    ]
+
+
+def test_a_dose_beyond_two_molar_is_warned_about_and_millions_are_refused(load, refused):
+    (said,) = warned(load(GOOD | {"drug_concentration": [0, 0, 5, 5]}), "unusual value")
+    assert "2 values outside the usual 0 to 2 mol/L (5)" in said
+    first, _ = refused(GOOD | {"drug_concentration": ["0", "0", "5 MM", "5 MM"]})
+    assert "'5 MM' is in millions of moles; did you mean 5 mM?" in first
+    first, _ = refused(GOOD | {"drug_concentration": ["0", "0", "5 mm", "5 mm"]})
+    assert "did you mean 5 mM?" in first
 
 
 # 36 and 37, which are about predictions, stand in tests/e2e/test_check_and_predict.py.
