@@ -24,6 +24,7 @@ from yeast_get.data.conditions import (
 )
 from yeast_get.data.quantities import (
     EXCEL_ERRORS,
+    LARGEST,
     MISSING,
     Bad,
     Target,
@@ -264,7 +265,7 @@ def _parse(
 
 def _convert_plain(number: float, target: Target) -> float | Bad:
     """A cell that holds a number, in the unit of its column."""
-    if not np.isfinite(number):
+    if not abs(number) <= LARGEST:
         return Bad("not finite", f"'{number}' is not a finite number", "correct the cell")
     got = convert(number, "", target)
     if isinstance(got, Bad):

@@ -97,7 +97,7 @@ class Normalised:
         """In one line."""
         cells = " in 1 cell" if self.count == 1 else f" in {self.count:,} cells"
         said = f"{self.column}: {self.what}{cells if self.count else ''}"
-        return f"{said} (such as {self.example})" if self.example else said
+        return " ".join((f"{said} (such as {self.example})" if self.example else said).split())
 
 
 class Findings:

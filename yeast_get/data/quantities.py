@@ -24,8 +24,12 @@ EXCEL_ERRORS = frozenset(
 )
 """What a formula of Excel gives where it failed, folded."""
 
+LARGEST = 3.4028234e38
+"""The largest number that a 32-bit float holds; what is above counts as infinite."""
+
 _SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻", "0123456789+-")
-_SUPERSCRIPT_RUN = re.compile("(?<=[0-9A-Za-z])[⁺⁻]?[⁰¹²³⁴⁵⁶⁷⁸⁹]+")
+_SUPERSCRIPT_RUN = re.compile("[⁺⁻]?[⁰¹²³⁴⁵⁶⁷⁸⁹]+")
+_SUBSCRIPT_RUN = re.compile("[₀₁₂₃₄₅₆₇₈₉]+")
 _INVISIBLE = dict.fromkeys(map(ord, "\u200b\u200c\u200d\u2060\ufeff")) | {
     ord("º"): "°", ord("˚"): "°",
 }  # fmt: skip
@@ -66,9 +70,13 @@ def is_missing(text: str) -> bool:
 
 
 def plain(text: str) -> str:
-    """A text with superscripts as powers, then NFKC, one kind of minus and no spaces around."""
+    """A text with superscripts as powers, then NFKC, one kind of minus and no spaces around.
+
+    NFKC makes plain digits of digits above and below the line, which would be other numbers.
+    """
     text = text.translate(_INVISIBLE)
     text = _SUPERSCRIPT_RUN.sub(lambda m: "^" + m[0].translate(_SUPERSCRIPTS), text)
+    text = _SUBSCRIPT_RUN.sub(lambda m: f"_{m[0]}", text)
     return unicodedata.normalize("NFKC", text).translate(_MINUS).strip()
 
 
@@ -108,7 +116,7 @@ def parse_number(text: str, decimal: str | None = None) -> float | Bad:
 
 def _finite(digits: str, rest: str, said: str) -> tuple[float, str] | Bad:
     number = float(digits)
-    if number in (float("inf"), float("-inf")):
+    if abs(number) > LARGEST:
         return Bad("not finite", f"'{said}' is not a finite number", "correct the cell")
     return number, rest.strip()
 

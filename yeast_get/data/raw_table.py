@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from yeast_get.data.findings import Finding, Findings
-from yeast_get.data.quantities import EXCEL_ERRORS, MISSING, Bad, fold_cell, parse_number
+from yeast_get.data.quantities import EXCEL_ERRORS, LARGEST, MISSING, Bad, fold_cell, parse_number
 from yeast_get.errors import Problem
 
 
@@ -122,13 +122,13 @@ class RawTable:
         series = self.frame[column]
         if pd.api.types.is_numeric_dtype(series) and not pd.api.types.is_bool_dtype(series):
             values = series.to_numpy(np.float64, na_value=np.nan)
-            infinite = np.isinf(values)
+            infinite = (values > LARGEST) | (values < -LARGEST)
             what = "'{value}' is not a finite number"
             self.error("not finite", what, "correct the cell", column=column, where=infinite)
             return np.where(infinite, np.nan, values) if infinite.any() else values
         cells = pd.to_numeric(series.where(~self._needs_a_look(series), "x"), errors="coerce")
         values = cells.to_numpy(np.float64, na_value=np.nan).copy()
-        unclear = (np.isnan(values) | np.isinf(values)) & series.notna().to_numpy()
+        unclear = ~(np.abs(values) <= LARGEST) & series.notna().to_numpy()
         for cell, at in positions(series, unclear):
             values[at] = self._number(cell, at, column)
         return values

@@ -53,6 +53,7 @@ def test_a_column_of_true_and_false_holds_no_numbers(cell):
 @pytest.mark.parametrize(
     ("cell", "number"),
     [("３０", 30), ("1×10⁻³", 1e-3), ("10^-3", 1e-3), ("2.5x10^2", 250), ("−5", -5), (" 7 ", 7),
+     ("１０²", 100),
      ("30,5", 30.5), ("0,125", 0.125), (".5", 0.5), ("1E5", 1e5)],
 )  # fmt: skip
 def test_numbers_as_people_write_them(cell, number):
@@ -88,6 +89,9 @@ def test_a_failed_formula_is_missing_and_warned_about(cell):
         ("30.5", ",", "'30.5' has a decimal point, and the file writes decimal commas; write it"),
         ("1,234,567", None, "'1,234,567' is not a number; write it without thousands signs"),
         ("1e400", None, "'1e400' is not a finite number"),
+        ("²5", None, "'^25' is not a number"),
+        ("5₂", None, "'5_2' is not a number"),
+        ("1e39", None, "'1e39' is not a finite number"),
         ("10-3", None, "'10-3' is not a number"),
         ("5 mM", None, "'5 mM' is not a number; write the number alone"),
     ],
@@ -96,6 +100,18 @@ def test_what_could_be_two_numbers_or_none_is_refused(cell, decimal, said):
     table = column([cell, "x"], decimal)
     table.numbers("x")
     assert any(said in line for line in errors(table))
+
+
+def test_numbers_beyond_a_32_bit_float_are_errors_and_a_normalised_line_is_one_line():
+    table = column([1.0, 1e39])
+    np.testing.assert_array_equal(table.numbers("x"), [1, np.nan])
+    assert errors(table) == [
+        "t.csv, row 3, column x: '1e+39' is not a finite number; correct the cell"
+    ]
+    table.findings.normalise("x", "quantity", 1, "30\n℃ -> 30 degC")
+    assert table.findings.normalised[0].line() == (
+        "x: quantity in 1 cell (such as 30 ℃ -> 30 degC)"
+    )
 
 
 def test_texts_are_stripped_and_whole_numbers_have_no_decimal_point():
