@@ -67,12 +67,22 @@ def cut(raw: bytes, rng: random.Random) -> bytes:
     return raw[: rng.randrange(len(raw) + 1)]
 
 
+def unzipped(raw: bytes) -> dict[str, bytes]:
+    with zipfile.ZipFile(io.BytesIO(raw)) as archive:
+        return {name: archive.read(name) for name in archive.namelist()}
+
+
+def zipped(members: dict[str, bytes]) -> bytes:
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    return out.getvalue()
+
+
 def rezipped(raw: bytes, rng: random.Random) -> bytes:
     """A workbook with members left out, damaged or swapped."""
-    members = {}
-    with zipfile.ZipFile(io.BytesIO(raw)) as archive:
-        for name in archive.namelist():
-            members[name] = archive.read(name)
+    members = unzipped(raw)
     names = list(members)
     for _ in range(rng.randint(1, 3)):
         name = rng.choice(names)
@@ -85,25 +95,16 @@ def rezipped(raw: bytes, rng: random.Random) -> bytes:
             members[name] = cut(members[name], rng)
         else:
             members[name] = members.get(rng.choice(names), b"")
-    out = io.BytesIO()
-    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, content in members.items():
-            archive.writestr(name, content)
-    return out.getvalue()
+    return zipped(members)
 
 
 def far_cell(raw: bytes, rng: random.Random) -> bytes:
     """A workbook with cells at odd places."""
-    with zipfile.ZipFile(io.BytesIO(raw)) as archive:
-        members = {name: archive.read(name) for name in archive.namelist()}
+    members = unzipped(raw)
     sheet = "xl/worksheets/sheet1.xml"
     place = rng.choice([b"XFD1048576", b"A1048576", b"XFD2", b"ZZZZ9", b"A0", b"B99999999999"])
     members[sheet] = members[sheet].replace(b'r="B7"', b'r="%s"' % place, 1)
-    out = io.BytesIO()
-    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, content in members.items():
-            archive.writestr(name, content)
-    return out.getvalue()
+    return zipped(members)
 
 
 def noise(raw: bytes, rng: random.Random) -> bytes:

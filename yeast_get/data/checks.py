@@ -42,10 +42,6 @@ def check_data(data: ExpressionData, config: DataConfig) -> None:
         _target_range(data, config)
 
 
-def _warn(data: ExpressionData, kind: str, what: str, fix: str = "") -> None:
-    data.findings.warn(kind, what, fix)
-
-
 # ------------------------------------------------------------------------------------- features
 
 
@@ -67,12 +63,12 @@ def _constant_features(data: ExpressionData) -> None:
     if "accessibility" in constant and data.accessibility is not None:
         constant.remove("accessibility")
         value = np.nanmax(data.accessibility)
-        _warn(data, "constant column", f"accessibility is {value:g} everywhere")
+        data.findings.warn("constant column", f"accessibility is {value:g} everywhere")
     if constant:
         more = f" and {len(constant) - 8} more" if len(constant) > 8 else ""
         some = ", ".join(constant[:8])
         said = f"{len(constant)} region features are constant: {some}{more}"
-        _warn(data, "constant column", said)
+        data.findings.warn("constant column", said)
 
 
 def _constant_conditions(data: ExpressionData) -> None:
@@ -80,7 +76,7 @@ def _constant_conditions(data: ExpressionData) -> None:
         values = data.conditions[each.name]
         if values.notna().all() and values.nunique() == 1:
             said = f"condition {each.name} is {cell_text(values.iloc[0])} in every sample"
-            _warn(data, "constant column", said)
+            data.findings.warn("constant column", said)
 
 
 def _outliers(data: ExpressionData) -> None:
@@ -91,7 +87,7 @@ def _outliers(data: ExpressionData) -> None:
         values = "1 value lies" if len(at) == 1 else f"{len(at)} values lie"
         where = f"({column[furthest]:g} in region {data.region_id[furthest]})"
         what = f"{name}: {values} more than {OUTLIER_SD} SD from the others {where}"
-        _warn(data, "outlier", what, "is it right?")
+        data.findings.warn("outlier", what, "is it right?")
 
 
 def outliers(values: np.ndarray, names: list[str]) -> dict[str, np.ndarray]:
@@ -134,7 +130,7 @@ def _samples_without_conditions(data: ExpressionData) -> None:
     if nothing.any() and not nothing.all():
         some = ", ".join(data.sample_id[nothing][:5])
         said = f"{int(nothing.sum())} samples have no recorded condition: {some}"
-        _warn(data, "no condition", said)
+        data.findings.warn("no condition", said)
 
 
 def _near_duplicates(data: ExpressionData, name: str, kind: str) -> None:
@@ -152,7 +148,7 @@ def _near_duplicates(data: ExpressionData, name: str, kind: str) -> None:
             samples = "1 sample" if number == 1 else f"{number} samples"
             what = f"{name} '{word}' in {samples} is nearly '{near}'"
             fix = f"correct it, or add it to conditions.{name}.categories"
-            _warn(data, "near duplicate", what, fix)
+            data.findings.warn("near duplicate", what, fix)
 
 
 def _is_near(a: str, b: str) -> bool:
@@ -187,7 +183,7 @@ def _drug_as_carbon(data: ExpressionData) -> None:
     for word, count in Counter(values.dropna()).items():
         if fold(word) in folded and fold(word) not in carbon:
             what = f"carbon_source '{word}' in {count} samples is known as a drug"
-            _warn(data, "drug as carbon source", what, "move it to the drug column")
+            data.findings.warn("drug as carbon source", what, "move it to the drug column")
 
 
 # --------------------------------------------------------------------------------------- target
@@ -198,11 +194,11 @@ def _target_range(data: ExpressionData, config: DataConfig) -> None:
     transform = config.target_transform
     if transform == "none" and high > _LOG_SPACE_MOST and low >= 0:
         what = f"targets run from {low:g} to {high:g}, as counts or TPM do, and are not transformed"
-        _warn(data, "target range", what, "data.target_transform: log1p suits such numbers")
+        data.findings.warn("target range", what, "data.target_transform: log1p suits such numbers")
     elif transform != "none" and high <= _LOG_SPACE_MOST / 1.5 and not _are_counts(data.target):
         what = f"targets run from {low:g} to {high:g}, as logarithms do, and "
         what += f"data.target_transform: {transform} takes the logarithm once more"
-        _warn(data, "target range", what, "set it to none if they are logarithms already")
+        data.findings.warn("target range", what, "set it to none if they are logarithms already")
 
 
 def _are_counts(target: np.ndarray) -> bool:

@@ -23,9 +23,7 @@ from yeast_get.data.conditions import (
     split_header,
 )
 from yeast_get.data.quantities import (
-    EXCEL_ERRORS,
     LARGEST,
-    MISSING,
     Bad,
     Target,
     convert,
@@ -119,7 +117,7 @@ def _check_bracket(table: RawTable, header: str, each: ConditionField) -> None:
         said = convert(1.0, unit, _target(each, None, None))
         if isinstance(said, Bad) and said.kind != "molar mass":
             table.error("unit", f"the header's unit {said.what}", said.fix, column=header)
-    elif bracket and not unit:
+    elif bracket:
         what = f"'{bracket}' in the header is not used; blank cells stay not recorded"
         table.warn("header note", what, "fill them in if they are known", column=header)
 
@@ -155,12 +153,8 @@ def _category(
     known = canonical.get(fold(text))
     if known is not None:
         return known
-    if folded in EXCEL_ERRORS:
-        table.warn_excel_error(header, at)
-        return None
     keeps_none = not each.is_standard and folded in _NO_DRUG
-    if folded in MISSING and not keeps_none:
-        table.findings.normalise(header, "read as missing", len(at), repr(text))
+    if not keeps_none and table.holds_nothing(text, at, header):
         return None
     if folded in ("0", "0.0"):
         if not each.zero_is_missing:
@@ -243,23 +237,16 @@ def _parse(
     if isinstance(cell, int | float | np.number):
         return _convert_plain(float(cell), target)
     text = str(cell)
-    folded = fold_cell(text)
     if fold(text) in each.words:
         value = each.words[fold(text)]
         table.findings.normalise(header, "word", len(at), f"{text} -> {value:g}")
         return value
-    if folded in EXCEL_ERRORS:
-        table.warn_excel_error(header, at)
-        return float("nan")
-    if folded in MISSING:
-        table.findings.normalise(header, "read as missing", len(at), repr(text))
+    if table.holds_nothing(text, at, header):
         return float("nan")
     got = parse_quantity(text, target, table.decimal)
-    if not isinstance(got, Bad):
-        plain = isinstance(parse_number(text, "."), float)
-        if not plain or got != float(parse_number(text, ".")):  # type: ignore[arg-type]
-            canonical = f"{got:g} {target.unit}".strip()
-            table.findings.normalise(header, "quantity", len(at), f"{text} -> {canonical}")
+    if not isinstance(got, Bad) and got != parse_number(text, "."):
+        canonical = f"{got:g} {target.unit}".strip()
+        table.findings.normalise(header, "quantity", len(at), f"{text} -> {canonical}")
     return got
 
 
@@ -393,15 +380,12 @@ def _reconcile_dose(
         )
     without = ~blank & ~none & np.isnan(dose)
     if header is not None and without.any():
-        bad = np.isin(
-            table.frame.index.to_numpy(), table.findings.bad_rows(table.file, table.sheet)
-        )
         table.warn(
             "no dose",
             f"{each.drug} is named and {each.name} is blank; the dose counts as not recorded",
             "fill it in if it is known",
             column=header,
-            where=without & ~bad,
+            where=without & table.good(),
         )
     zero = dose == 0
     frame[each.drug] = pd.Series(np.where(zero, NO_DRUG, drug), index=frame.index, dtype=object)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -275,13 +275,13 @@ def _patterns_without_a_column(raw: RawTables, config: DataConfig) -> list[str]:
     ]
 
 
-def _settle(tables: Iterable[RawTable], config: DataConfig) -> None:
+def _settle(tables: Sequence[RawTable], config: DataConfig) -> None:
     """Refuse tables with errors, or count the rows that are left out, as the YAML asks.
 
     Raises:
         DataError: With everything that was found so far.
     """
-    findings = next(iter(tables := list(tables))).findings
+    findings = tables[0].findings
     if not findings.errors:
         return
     if config.on_bad_row == "error" or not findings.can_be_skipped:
@@ -442,7 +442,7 @@ def _build_from_folder(
     if "accessibility" in wide:
         wide["accessibility"].refuse_negative()
     if findings.errors:
-        _settle(raw.tables.values(), config)
+        _settle(list(raw.tables.values()), config)
     region_rows, sample_rows = np.flatnonzero(regions.good()), np.flatnonzero(samples.good())
     region_ids, sample_ids = all_regions[region_rows], all_samples[sample_rows]
     names, target, rows = _folder_targets(wide, region_rows, sample_rows)

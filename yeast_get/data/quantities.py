@@ -63,12 +63,6 @@ def fold_cell(text: str) -> str:
     return " ".join(unicodedata.normalize("NFKC", text.translate(_INVISIBLE)).casefold().split())
 
 
-def is_missing(text: str) -> bool:
-    """Whether a text says that nothing was recorded, an error value of Excel included."""
-    folded = fold_cell(text)
-    return folded in MISSING or folded in EXCEL_ERRORS
-
-
 def plain(text: str) -> str:
     """A text with superscripts as powers, then NFKC, one kind of minus and no spaces around.
 

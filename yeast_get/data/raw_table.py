@@ -13,6 +13,9 @@ from yeast_get.data.findings import Finding, Findings
 from yeast_get.data.quantities import EXCEL_ERRORS, LARGEST, MISSING, Bad, fold_cell, parse_number
 from yeast_get.errors import Problem
 
+BLANK_CELLS = ("", "NA", "N/A", "NaN", "nan", "null", "NULL")
+"""Cells that every reader takes for blank, in any column."""
+
 
 @dataclass
 class RawTable:
@@ -142,12 +145,7 @@ class RawTable:
 
     def _number(self, cell: Any, at: np.ndarray, column: str) -> float:
         """A cell that is no plain number at first sight, at these positions."""
-        folded = fold_cell(str(cell))
-        if folded in EXCEL_ERRORS:
-            self.warn_excel_error(column, at)
-            return np.nan
-        if folded in MISSING:
-            self.findings.normalise(column, "read as missing", len(at), repr(str(cell)))
+        if self.holds_nothing(str(cell), at, column):
             return np.nan
         if isinstance(cell, bool | np.bool_) or hasattr(cell, "isoformat"):
             got: float | Bad = Bad("not a number", f"'{cell}' is not a number", "write a number")
@@ -159,10 +157,15 @@ class RawTable:
         self.findings.normalise(column, "read as a plain number", len(at), f"{cell} -> {got:g}")
         return got
 
-    def warn_excel_error(self, column: str, at: np.ndarray) -> None:
-        """Say that a failed formula counts as missing."""
-        what = "{value} is the error value of a formula and counts as missing"
-        self.warn("Excel error value", what, "mend the formula", column=column, where=at)
+    def holds_nothing(self, text: str, at: np.ndarray, column: str) -> bool:
+        """Whether the cells at these positions say that nothing was recorded; takes it up if so."""
+        folded = fold_cell(text)
+        if folded in EXCEL_ERRORS:
+            what = "{value} is the error value of a formula and counts as missing"
+            self.warn("Excel error value", what, "mend the formula", column=column, where=at)
+        elif folded in MISSING:
+            self.findings.normalise(column, "read as missing", len(at), repr(text))
+        return folded in EXCEL_ERRORS or folded in MISSING
 
     def matrix(self, names: Sequence[str], at: np.ndarray | None = None) -> np.ndarray:
         """Columns of numbers as float32 [rows, columns], of all rows or of these positions."""
@@ -205,6 +208,8 @@ def is_bool(series: pd.Series) -> np.ndarray:
     """Which cells are true or false [rows]."""
     if pd.api.types.is_bool_dtype(series):
         return np.ones(len(series), dtype=bool)
+    if pd.api.types.infer_dtype(series, skipna=True) in ("string", "empty"):
+        return np.zeros(len(series), dtype=bool)
     return np.array([isinstance(cell, bool | np.bool_) for cell in series], dtype=bool)
 
 

@@ -6,7 +6,7 @@ What a file is follows from its content, not from its name. Nothing here knows w
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -102,34 +102,36 @@ def read_tables(
     raw = RawTables(str(path))
     with ThreadPoolExecutor(1) as pool:
         known = pool.submit(fingerprint, [path])
-        raw.tables = _read_file(path, raw.findings, config, is_text)
+        raw.tables = _read_file(path, raw.findings, config, is_text, SHEETS, config.sheet)
         raw.fingerprint = known.result()
     return _alone(raw, need_samples, "sheet")
 
 
 def _read_file(
-    path: Path, findings: Findings, config: DataConfig, is_text: Callable[[str], bool]
+    path: Path,
+    findings: Findings,
+    config: DataConfig,
+    is_text: Callable[[str], bool],
+    wanted: Sequence[str],
+    sheet: str | None = None,
 ) -> dict[str, RawTable]:
-    """The tables of one file."""
+    """The tables of one file: of a workbook the wanted sheets, or the one that is named."""
+    decimal = None if config.decimal == "auto" else config.decimal
     if _is_workbook(path):
         return read_workbook(
             path,
             findings,
-            sheet=config.sheet,
-            wanted=SHEETS,
-            decimal=_decimal(config),
+            sheet=sheet,
+            wanted=wanted,
+            decimal=decimal,
             fill_merged=config.fill_merged,
             include_hidden=config.include_hidden,
             is_text=is_text,
         )
-    if config.sheet is not None:
-        what = f"is no workbook, and data.sheet names {config.sheet!r}"
+    if sheet is not None:
+        what = f"is no workbook, and data.sheet names {sheet!r}"
         raise DataError(Problem(what, "leave data.sheet out", file=str(path)))
-    return {"long": read_text_table(path, findings, decimal=_decimal(config), is_text=is_text)}
-
-
-def _decimal(config: DataConfig) -> str | None:
-    return None if config.decimal == "auto" else config.decimal
+    return {"long": read_text_table(path, findings, decimal=decimal, is_text=is_text)}
 
 
 def _is_workbook(path: Path) -> bool:
@@ -169,7 +171,8 @@ def _read_folder(folder: Path, config: DataConfig, is_text: Callable[[str], bool
         if found:
             files.append(found[0])
             try:
-                raw.tables[name] = _read_one(found[0], name, raw.findings, config, is_text)
+                tables = _read_file(found[0], raw.findings, config, is_text, (name,))
+                raw.tables[name] = next(iter(tables.values()))
             except DataError as error:
                 problems += error.problems
     for each in problems:
@@ -178,20 +181,6 @@ def _read_folder(folder: Path, config: DataConfig, is_text: Callable[[str], bool
         raw.findings.raise_errors()
     raw.fingerprint = fingerprint(files)
     return raw
-
-
-def _read_one(
-    path: Path, name: str, findings: Findings, config: DataConfig, is_text: Callable[[str], bool]
-) -> RawTable:
-    """A file of a data folder; a workbook with one sheet will do."""
-    decimal = _decimal(config)
-    if not _is_workbook(path):
-        return read_text_table(path, findings, decimal=decimal, is_text=is_text)
-    tables = read_workbook(
-        path, findings, wanted=(name,), decimal=decimal, fill_merged=config.fill_merged,
-        include_hidden=config.include_hidden, is_text=is_text,
-    )  # fmt: skip
-    return next(iter(tables.values()))
 
 
 def _check_has(tables: dict[str, RawTable], file: str, kind: str) -> None:

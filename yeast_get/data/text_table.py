@@ -26,14 +26,11 @@ import pandas as pd
 
 from yeast_get.data.excel_dates import check_dates
 from yeast_get.data.findings import Finding, Findings
-from yeast_get.data.raw_table import RawTable, with_header
+from yeast_get.data.raw_table import BLANK_CELLS, RawTable, with_header
 from yeast_get.data.text_source import BLOCK, NotUtf8, TextSource, as_gb18030, find_source
 from yeast_get.errors import DataError, Problem
 
 log = logging.getLogger("yeast_get")
-
-MISSING_CELLS = ("", "NA", "N/A", "NaN", "nan", "null", "NULL")
-"""Cells that hold nothing, in any column."""
 
 _DELIMITERS = "\t,;|"
 _MOST_RECORD = 64 << 20
@@ -720,7 +717,7 @@ def _fill(
         warnings.simplefilter("ignore", pd.errors.DtypeWarning)  # `_Column` sees to that
         chunks = pd.read_csv(
             handle, **options, header=None, usecols=wanted, dtype=dtype, index_col=False,
-            keep_default_na=False, na_values=list(MISSING_CELLS), skip_blank_lines=False,
+            keep_default_na=False, na_values=list(BLANK_CELLS), skip_blank_lines=False,
             encoding="utf-8", low_memory=True,
         )  # fmt: skip
         for chunk in chunks:
@@ -771,7 +768,7 @@ class _Column:
         if self._values is not None:
             codes, cells = pd.factorize(self._values)  # -1 = blank
             texts = [str(cell).strip() for cell in cells]
-            kept = [np.nan if text in MISSING_CELLS else text for text in texts]
+            kept = [np.nan if text in BLANK_CELLS else text for text in texts]
             self._values = np.array([*kept, np.nan], dtype=object)[codes]
 
     def series(self, index: pd.Index) -> pd.Series:

@@ -29,7 +29,7 @@ from tqdm import tqdm
 
 from yeast_get.data.excel_dates import check_dates
 from yeast_get.data.findings import Finding, Findings
-from yeast_get.data.raw_table import RawTable, with_header
+from yeast_get.data.raw_table import BLANK_CELLS, RawTable, with_header
 from yeast_get.errors import DataError, Problem, UserError, did_you_mean, nearest
 
 MOST_UNPACKED = 1 << 30
@@ -52,9 +52,6 @@ _BLOCK = 2 << 20
 
 _FOLDER_SHEETS = ("regions", "samples", "expression")
 """A workbook with one of these sheets holds the tables of a data folder."""
-
-_BLANK = frozenset(("", "NA", "N/A", "NaN", "nan", "null", "NULL"))
-"""Texts that hold nothing, in any column; the error values of formulas are not among them."""
 
 _NUMERIC = ("integer", "floating", "mixed-integer-float")
 _OLE = bytes.fromhex("d0cf11e0a1b11ae1")
@@ -268,7 +265,7 @@ def _is_blank(row: Sequence[Any]) -> bool:
 
 def _clean(cell: Any) -> Any:
     """A cell, None where it holds nothing."""
-    return None if isinstance(cell, str) and cell.strip() in _BLANK else cell
+    return None if isinstance(cell, str) and cell.strip() in BLANK_CELLS else cell
 
 
 # ------------------------------------------------------------------------ what the cells hide

@@ -25,20 +25,13 @@ from yeast_get.training.losses import loss_sum
 class Finetune(Stage):
     """Expression of the measured observations of a table."""
 
-    def __init__(
-        self,
-        data: ExpressionData,
-        part: np.ndarray,
-        schema: FeatureSchema,
-        settings: Settings,
-        device: torch.device,
-        checkpoint: Checkpoint,
-    ) -> None:
-        super().__init__(data, part, schema, settings, device, checkpoint)
+    def make_sets(self) -> None:
+        """Make the data sets of training and validation."""
+        data, schema, settings = self.data, self.schema, self.settings
         window, seed = settings.data.regions_per_window, settings.experiment.seed
-        home = home_of(settings, device)
+        home = home_of(settings, self.device)
         self.train_set = YeastDataset(data, schema, window, home, settings.augmentation, seed)
-        self.val_set = YeastDataset(data, schema, window, device)
+        self.val_set = YeastDataset(data, schema, window, self.device)
 
     def no_correlation(self) -> str | None:
         """Why the validation targets allow no correlation."""

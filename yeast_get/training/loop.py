@@ -74,7 +74,7 @@ class Stage(ABC):
         schema: Fitted on the training part.
         settings: The run's.
         device: Where to compute.
-        train_set: Gathers training batches; made by each kind of stage.
+        train_set: Gathers training batches.
         checkpoint: All of it but the weights and scores.
     """
 
@@ -91,6 +91,11 @@ class Stage(ABC):
     ) -> None:
         self.data, self.part, self.schema, self.settings = data, part, schema, settings
         self.device, self.checkpoint = device, checkpoint
+        self.make_sets()
+
+    @abstractmethod
+    def make_sets(self) -> None:
+        """Make `train_set`, and what validation needs."""
 
     @abstractmethod
     def no_correlation(self) -> str | None:

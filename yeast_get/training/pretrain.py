@@ -17,7 +17,7 @@ import torch
 
 from yeast_get.config import Settings, write_settings
 from yeast_get.data.data_report import describe
-from yeast_get.data.expression_data import ExpressionData, load_expression_data, regions_only
+from yeast_get.data.expression_data import load_expression_data, regions_only
 from yeast_get.data.features import FeatureSchema
 from yeast_get.data.splits import TEST, TRAIN, VAL, region_parts
 from yeast_get.data.yeast_dataset import EpochSampler, MaskedRegionDataset, batches
@@ -47,24 +47,17 @@ log = logging.getLogger(__name__)
 class Pretraining(Stage):
     """The features of hidden regions."""
 
-    def __init__(
-        self,
-        data: ExpressionData,
-        part: np.ndarray,
-        schema: FeatureSchema,
-        settings: Settings,
-        device: torch.device,
-        checkpoint: Checkpoint,
-    ) -> None:
-        super().__init__(data, part, schema, settings, device, checkpoint)
+    def make_sets(self) -> None:
+        """Make the data sets of training and validation."""
+        data, schema, settings = self.data, self.schema, self.settings
         window, seed = settings.data.regions_per_window, settings.experiment.seed
         ratio = settings.task.mask_ratio
-        home = home_of(settings, device)
+        home = home_of(settings, self.device)
         self.train_set = MaskedRegionDataset(
             data, ratio, schema, window, home, settings.augmentation, seed
         )
-        self.val_set = MaskedRegionDataset(data, ratio, schema, window, device, seed=seed)
-        regions = data.region_index[part == TRAIN]
+        self.val_set = MaskedRegionDataset(data, ratio, schema, window, self.device, seed=seed)
+        regions = data.region_index[self.part == TRAIN]
         self.trained_regions = torch.from_numpy(data.region_hash[np.unique(regions)])
 
     def no_correlation(self) -> str | None:
