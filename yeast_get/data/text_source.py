@@ -63,14 +63,17 @@ class TextSource:
     encoding: Literal["UTF-8", "UTF-16", "GB18030"]
     bom: bool
 
-    def blocks(self) -> Iterator[bytes]:
+    def blocks(self, size: int = 0) -> Iterator[bytes]:
         """The text as UTF-8 without byte-order mark.
+
+        Args:
+            size: How many bytes are read at once; 0 = as many as usual.
 
         Raises:
             NotUtf8: Where it was to be UTF-8, after all that is.
             DataError: Where it cannot be read, or not in another encoding.
         """
-        raw = _raw_blocks(self.path, self.packed)
+        raw = _raw_blocks(self.path, self.packed, size)
         return _checked(raw, self.path) if self.encoding == "UTF-8" else self._recoded(raw)
 
     def open(self, without: Sequence[int] = ()) -> io.BufferedReader:

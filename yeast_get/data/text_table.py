@@ -3,8 +3,8 @@
 A file is read twice, block by block. The first pass counts the cells of every record and finds
 the ones that do not fit the header. The second is the parser of pandas, which never sees these: it
 counts records in its own way where it is told to skip some. A large file without quotes is parsed
-first, in the hope that all of its records fit, which a full last column shows; else it is read as
-all others are.
+first, on all cores, in the hope that all of its records fit, which a full last column shows; else
+it is read as all others are.
 """
 
 from __future__ import annotations
@@ -12,10 +12,13 @@ from __future__ import annotations
 import csv
 import io
 import logging
+import os
 import re
 import warnings
 from array import array
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -45,8 +48,11 @@ _MOST_VALUES = 10_000
 _CHUNK = 96 << 20
 """How many bytes pandas parses at once, about."""
 
+_PIECE = 16 << 20
+"""How many bytes of a large plain file one thread parses at once, about."""
+
 _LARGE = 32 << 20
-"""From how many bytes on a file is counted and parsed at the same time."""
+"""From how many bytes on a plain file is parsed without being counted first."""
 
 _QUOTE_CELLS = "quote cells that hold the delimiter"
 _SAMPLE_ROWS, _SAMPLE_CELLS = 1000, 50_000
@@ -92,8 +98,7 @@ def read_text_table(
     decimal = decimal or _decimal_sign(layout, set(texts))
     table = RawTable(pd.DataFrame(), str(path), None, decimal, findings)
     if ahead is None:
-        opened = partial(source.open, layout.cuts)
-        cells = _read_cells(opened, layout, decimal or ".", texts)
+        cells = _read_cells(partial(_parse_chunks, source, layout), layout, decimal or ".", texts)
         table.rows_lost = len(layout.left_out()) - layout.header_row - len(layout.blank)
     table.frame = with_header(cells, layout.header, table)
     check_dates(table, [name for name in table.frame.columns if is_text(name)])
@@ -123,17 +128,15 @@ def _parse_ahead(
     Without quotes every line is a record. pandas pads a short one and a blank one, so that the
     last column is not full; the cells that a long one has too many stand in a column of their own.
     """
-    odd = (b'"', b"\r", b"\0")
     try:
-        if any(each in block for block in source.blocks() for each in odd):
-            return None
         layout = _layout_of(*_read_head(source), str(source.path))
         layout.size = source.path.stat().st_size
         layout.rows = layout.header_row + int(layout.size / max(1, layout.line_bytes()))
         texts = [position for position, name in enumerate(layout.header) if is_text(name)]
         sign = decimal or _decimal_sign(layout, set(texts)) or "."
-        cells = _read_cells(partial(_open_below, source, layout), layout, sign, texts, ahead=True)
-    except (DataError, NotUtf8, _OpenQuote, ValueError, pd.errors.ParserError):
+        parse = partial(_parse_pieces, source, layout)
+        cells = _read_cells(parse, layout, sign, texts, ahead=True)
+    except (DataError, NotUtf8, _Irregular, _OpenQuote, ValueError, pd.errors.ParserError):
         return None
     width = len(layout.header)
     if not len(cells) or cells[width - 1].isna().any() or cells[width].notna().any():
@@ -142,12 +145,52 @@ def _parse_ahead(
     return layout, cells.iloc[:, :width]
 
 
-def _open_below(source: TextSource, layout: _Layout) -> io.BufferedReader:
-    """A plain file below its header."""
-    handle = source.path.open("rb")
-    for _ in range(layout.header_row):
-        handle.readline()
-    return handle
+def _parse_pieces(
+    source: TextSource, layout: _Layout, options: dict[str, Any]
+) -> Iterator[pd.DataFrame]:
+    """What pandas makes of a file below its header, piece by piece, on all cores.
+
+    Raises:
+        _Irregular: Where a line may not be a record, or a record more than a line.
+    """
+    threads = os.cpu_count() or 1
+    parsing: deque[Future[pd.DataFrame]] = deque()
+    with ThreadPoolExecutor(threads) as pool:
+        for piece in _pieces(source, layout.header_row):
+            parsing.append(pool.submit(pd.read_csv, io.BytesIO(piece), **options))
+            if len(parsing) > threads + 2:
+                yield parsing.popleft().result()
+        while parsing:
+            yield parsing.popleft().result()
+
+
+def _pieces(source: TextSource, header_rows: int) -> Iterator[bytes]:
+    """The lines of a file below its header, many at once."""
+    rest = b""
+    for block in source.blocks(_PIECE):
+        if b'"' in block or b"\r" in block:
+            raise _Irregular
+        end = block.rfind(b"\n") + 1
+        piece = rest + block[:end] if end else b""
+        rest = block[end:] if end else rest + block
+        if len(rest) > _MOST_RECORD:
+            raise _Irregular
+        while header_rows and piece:
+            header_rows -= 1
+            piece = piece.partition(b"\n")[2]
+        if piece:
+            yield piece
+    if rest and not header_rows:
+        yield rest
+
+
+def _parse_chunks(
+    source: TextSource, layout: _Layout, options: dict[str, Any]
+) -> Iterator[pd.DataFrame]:
+    """What pandas makes of the rows that are not left out, chunk by chunk."""
+    rows = max(1, _CHUNK * layout.rows // max(1, layout.size))
+    with source.open(layout.cuts) as handle:
+        yield from pd.read_csv(handle, chunksize=rows, **options)
 
 
 def _note_encoding(source: TextSource, example: str, findings: Findings) -> None:
@@ -477,7 +520,7 @@ class _Choice:
 
 
 class _Irregular(Exception):
-    """A file that only the slow pass counts right."""
+    """A file that a slower way reads right."""
 
 
 def _scan_fast(blocks: Iterator[bytes], layout: _Layout) -> None:
@@ -664,7 +707,7 @@ def _decimal_sign(layout: _Layout, texts: set[int]) -> str | None:
 
 
 def _read_cells(
-    opened: Callable[[], io.BufferedReader],
+    parse: Callable[[dict[str, Any]], Iterator[pd.DataFrame]],
     layout: _Layout,
     decimal: str,
     texts: Sequence[int],
@@ -682,47 +725,47 @@ def _read_cells(
     width, rows = len(layout.header) + ahead, len(index)
     columns = {position: _Column(rows) for position in range(width)}
     if rows:
-        options = {
+        options: dict[str, Any] = {
             "sep": layout.delimiter,
             "decimal": decimal,
-            "chunksize": max(1, _CHUNK * layout.rows // max(1, layout.size)),
+            "header": None,
             "names": range(width),
+            "usecols": list(range(width)) if layout.wider else None,
+            "dtype": dict.fromkeys(texts, object),
+            "index_col": False,
+            "keep_default_na": False,
+            "na_values": list(BLANK_CELLS),
+            "skip_blank_lines": False,
+            "encoding": "utf-8",
+            "low_memory": True,
         }
-        wanted = list(range(width)) if layout.wider else None
-        rows = _fill(columns, opened(), options, wanted, dict.fromkeys(texts, str))
+        rows = _fill(columns, parse(options))
         assert ahead or rows == len(index), f"pandas reads {rows} rows of {len(index)}"
         index = index if rows == len(index) else pd.RangeIndex(index[0], index[0] + rows)
         mixed = [position for position, column in columns.items() if column.mixed]
         for position in mixed:
             columns[position] = _Column(rows)
         if mixed:
-            _fill(columns, opened(), options, mixed, dict.fromkeys(mixed, str))
+            as_text = {"usecols": mixed, "dtype": dict.fromkeys(mixed, str)}
+            _fill(columns, parse(options | as_text))
     for position in texts:
         columns[position].strip()
     series = {position: column.series(index) for position, column in columns.items()}
     return pd.DataFrame(series, index=index, columns=range(width), copy=False)
 
 
-def _fill(
-    columns: dict[int, _Column],
-    handle: io.BufferedReader,
-    options: dict[str, Any],
-    wanted: list[int] | None,
-    dtype: dict[int, type],
-) -> int:
-    """Read all rows of some columns, or of all where `wanted` is None; returns their number."""
+def _fill(columns: dict[int, _Column], chunks: Iterator[pd.DataFrame]) -> int:
+    """Put all rows of some columns together; returns their number."""
     at = 0
-    with warnings.catch_warnings(), handle:
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore", pd.errors.ParserWarning)  # of cells beyond the header
         warnings.simplefilter("ignore", pd.errors.DtypeWarning)  # `_Column` sees to that
-        chunks = pd.read_csv(
-            handle, **options, header=None, usecols=wanted, dtype=dtype, index_col=False,
-            keep_default_na=False, na_values=list(BLANK_CELLS), skip_blank_lines=False,
-            encoding="utf-8", low_memory=True,
-        )  # fmt: skip
         for chunk in chunks:
-            for position in chunk.columns:
-                columns[position].put(chunk[position], at)
+            floats = chunk.select_dtypes("float64")
+            for position, values in zip(floats.columns, floats.to_numpy().T, strict=True):
+                columns[position].put(values, at)
+            for position, cells in chunk.select_dtypes(exclude="float64").items():
+                columns[position].put(cells, at)
             at += len(chunk)
     return at
 
@@ -740,16 +783,24 @@ class _Column:
         self._kind = ""
         self._values: np.ndarray | None = None
 
-    def put(self, cells: pd.Series, at: int) -> None:
-        """Take up the cells of the rows from `at` on."""
-        kind = _kind(cells)
+    def put(self, cells: pd.Series | np.ndarray, at: int) -> None:
+        """Take up the cells of the rows from `at` on.
+
+        Args:
+            cells: An array of floats, or a series of anything.
+            at: The position of the first row.
+        """
+        if isinstance(cells, np.ndarray):
+            kind = "" if self._kind != "number" and np.isnan(cells).all() else "number"
+        else:
+            kind = _kind(cells)
         if self.mixed or (not kind and self._values is None):
             return
         if kind == "mixed" or (kind and self._kind and kind != self._kind):
             self.mixed, self._values = True, None
             return
         self._kind = self._kind or kind
-        values = cells.to_numpy(object if self._kind != "number" else None)
+        values = np.asarray(cells, dtype=object if self._kind != "number" else None)
         held = self._values
         self.rows = max(self.rows, at + len(values))
         if held is None:
@@ -789,8 +840,7 @@ def _kind(cells: pd.Series) -> str:
         if inferred not in ("string", "boolean", "empty"):
             return "mixed"
     if pd.api.types.is_numeric_dtype(cells):
-        blank = cells.dtype.kind == "f" and np.isnan(cells.iloc[0]) and cells.isna().all()
-        return "" if blank else "number"
+        return "number"
     first = cells.first_valid_index()
     if first is None:
         return ""

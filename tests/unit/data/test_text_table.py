@@ -766,6 +766,7 @@ PLAIN = "id,a,b\nx,1,2\ny,3,4\nz,5,6\n"
 def outcome(path, monkeypatch, large: int):
     """Cells, findings and decimal sign of a file, or its refusal; parsed ahead from `large` on."""
     monkeypatch.setattr(text_table, "_LARGE", large)
+    monkeypatch.setattr(text_table, "_PIECE", 11)  # about a row
     findings = Findings()
     try:
         table = read_text_table(path, findings, is_text=lambda header: header == "id")
