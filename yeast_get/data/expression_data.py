@@ -324,8 +324,8 @@ def _build_from_long(
     signature = signatures(conditions)
     drop_copies = config.drop_duplicates and need_target  # a prediction has a row for every row
     joined = JoinedRows(table, roles, regions, signature, drop_copies, target)
-    check_regions(table, roles, joined)
-    check_samples(table, roles, conditions, signature, joined)
+    check_regions(table, roles, regions, joined)
+    check_samples(table, roles, fields, conditions, signature, joined)
     if findings.errors:
         _settle([table], config)
         joined = JoinedRows(table, roles, regions, signature, drop_copies, target)
@@ -365,14 +365,14 @@ def _targets(table: RawTable, roles: Roles, config: DataConfig, need_target: boo
     if not roles.targets:
         return np.full((len(table.frame), 1), np.nan, dtype=np.float32)
     target = table.matrix(roles.targets)
-    blank = np.isnan(target) & table.good()[:, None]
     for j, name in enumerate(roles.targets if need_target else []):
+        blank = np.isnan(target[:, j]) & table.good(name)
         if config.drop_missing_target:
             said = "no target: predicted, never trained on or scored"
-            table.findings.normalise(name, said, int(blank[:, j].sum()))
+            table.findings.normalise(name, said, int((blank & table.good()).sum()))
         else:
             fix = "fill it in, delete the row, or set data.drop_missing_target: true"
-            table.error("missing target", "is blank", fix, column=name, where=blank[:, j])
+            table.error("missing target", "is blank", fix, column=name, where=blank)
     return target
 
 

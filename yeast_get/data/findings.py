@@ -134,9 +134,18 @@ class Findings:
         """Whether every error is of some rows below the header."""
         return all(len(f.rows) and f.rows.min() > 1 for f in self.errors)
 
-    def bad_rows(self, file: str | None, sheet: str | None = None) -> np.ndarray:
-        """Row numbers of a table that have an error [n], sorted."""
-        rows = [f.rows for f in self.errors if (f.file, f.sheet) == (file, sheet)]
+    def bad_rows(
+        self, file: str | None, sheet: str | None = None, column: str | None = None
+    ) -> np.ndarray:
+        """Row numbers of a table that have an error [n], sorted.
+
+        Args:
+            file: Of the table.
+            sheet: Of the table.
+            column: Count only errors of this column and those of whole rows.
+        """
+        here = [f for f in self.errors if (f.file, f.sheet) == (file, sheet)]
+        rows = [f.rows for f in here if column is None or f.column in (None, column)]
         return np.unique(np.concatenate([np.zeros(0, dtype=np.int64), *rows]))
 
     def error_counts(self) -> Counter[str]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 
-from yeast_get.data.conditions import field_hashes
+from yeast_get.data.conditions import NO_DRUG, ConditionField, field_hashes
 from yeast_get.data.findings import cell_as_text
 from yeast_get.data.raw_table import RawTable
 from yeast_get.data.roles import Roles
@@ -109,82 +111,141 @@ def _first(codes: np.ndarray, number: int) -> np.ndarray:
     return first
 
 
-def check_regions(table: RawTable, roles: Roles, joined: JoinedRows) -> None:
-    """What describes a region is the same in all of its rows."""
-    rows, region, first = joined.rows, joined.region.astype(np.intp), joined.region_first
+def check_regions(table: RawTable, roles: Roles, regions: np.ndarray, joined: JoinedRows) -> None:
+    """What describes a region is the same in all of its rows, those with other errors included."""
+    rows, region = joined.rows, joined.region
+    if table.findings.errors:
+        rows = np.flatnonzero(table.good(roles.region_id))
+        region = pd.factorize(regions[rows])[0]
+    groups = _Groups(table, "region", rows, region)
     places = [roles.region[name] for name in ("start", "end") if name in roles.region]
-    cycles = bool(len(first)) and len(region) % len(first) == 0  # sample by sample, in one order
-    is_cycle = cycles and bool((region.reshape(-1, len(first)) == region[: len(first)]).all())
     for name in (*roles.motifs, *roles.region_features, *places):
-        values = table.numbers(name)[rows]
-        if is_cycle:
-            differs = (values.reshape(-1, len(first)) != values[: len(first)]).reshape(-1)
-        else:
-            differs = values != values[first][region]
-        if differs.any():
-            differs &= ~(np.isnan(values) & np.isnan(values[first][region]))
-        if differs.any():
-            _say_differs(table, name, "region", values, region, differs, rows)
+        groups.check(name, table.numbers(name))
     for name in ("chrom", "gene_id"):
         if name in roles.region:
-            codes = pd.factorize(table.text(roles.region[name])[rows])[0]
-            differs = codes != codes[first][region]
-            if differs.any():
-                _say_differs(table, roles.region[name], "region", codes, region, differs, rows)
+            groups.check(roles.region[name], pd.factorize(table.text(roles.region[name]))[0])
 
 
 def check_samples(
     table: RawTable,
     roles: Roles,
+    fields: Sequence[ConditionField],
     conditions: pd.DataFrame,
     signature: np.ndarray,
     joined: JoinedRows,
 ) -> None:
-    """The conditions of a sample that has an id are the same in all of its rows."""
-    named = np.flatnonzero(joined.given >= 0)
-    if not len(named):
+    """The conditions of a sample that has an id are the same in all of its rows, likewise."""
+    if roles.sample_id is None:
         return
-    rows, codes = joined.rows[named], joined.given[named]
-    first = _first(codes, int(codes.max()) + 1)
-    if (signature[rows] == signature[rows][first][codes]).all():
+    rows, sample = joined.rows, joined.given
+    if table.findings.errors:
+        rows = np.flatnonzero(table.good(roles.sample_id))
+        sample = pd.factorize(table.text(roles.sample_id)[rows])[0]
+    groups = _Groups(table, "sample", rows[sample >= 0], sample[sample >= 0])
+    if not groups.differs(signature).any():
         return
-    hashes = field_hashes(conditions.iloc[rows])
+    hashes = field_hashes(conditions)
+    doses = {each.drug: roles.conditions.get(each.name) for each in fields if each.kind == "dose"}
     for j, name in enumerate(conditions.columns):
-        differs = hashes[:, j] != hashes[first, j][codes]
-        if differs.any():
-            header = roles.conditions.get(name, name)
-            _say_differs(table, header, "sample", hashes[:, j], codes, differs, rows)
+        alike = groups
+        if doses.get(name) is not None:  # a dose that was not read may be 0: a blank drug is none
+            drug = conditions[name]
+            unread = drug.isna().to_numpy() & ~table.good(doses[name])
+            nothing = drug.isna().to_numpy() | (drug == NO_DRUG).to_numpy()
+            alike = groups.where(~(unread & groups.any(nothing & ~unread)))
+        alike.check(roles.conditions.get(name, name), hashes[:, j])
 
 
-def _say_differs(
-    table: RawTable,
-    column: str,
-    what: str,
-    values: np.ndarray,
-    group: np.ndarray,
-    differs: np.ndarray,
-    rows: np.ndarray,
-) -> None:
-    """Name the rows whose value is not the commonest one of their region or sample."""
-    suspect = np.isin(group, np.unique(group[differs]))
-    at = np.flatnonzero(suspect)
-    frame = pd.DataFrame({"group": group[at], "value": values[at]})
-    size = frame.groupby(["group", "value"], dropna=False)["value"].transform("size")
-    best = frame.assign(size=size).groupby("group")["size"].transform("max")
-    usual = frame.assign(at=at)[size == best].groupby("group", sort=False)["at"].first()
-    usual_row = usual.reindex(frame["group"]).to_numpy()
-    same = (values[at] == values[usual_row]) | (pd.isna(values[at]) & pd.isna(values[usual_row]))
-    shown = table.frame[column] if column in table.frame.columns else None
-    for i in np.unique(usual_row[~same]):
-        odd = at[~same & (usual_row == i)]
-        other = "" if shown is None else f" '{cell_as_text(shown.iloc[rows[i]])}'"
-        row = int(table.frame.index[rows[i]])
-        table.error(
-            f"{what} differs",
-            f"'{{value}}' here and{other} in row {row} for the same {what}",
+class _Groups:
+    """Rows of a table that belong together, to see whether they agree.
+
+    Attributes:
+        table: The table.
+        what: `region` or `sample`.
+        rows: Positions of the rows [n].
+        group: Code of the group of each [n], in order of first appearance.
+        first: Position in `rows` of the first row of each group.
+    """
+
+    def __init__(self, table: RawTable, what: str, rows: np.ndarray, group: np.ndarray) -> None:
+        self.table, self.what, self.rows, self.group = table, what, rows, group.astype(np.intp)
+        number = int(group.max(initial=-1)) + 1
+        self.first = _first(self.group, number)
+        cycles = number > 0 and len(group) % number == 0
+        self._is_cycle = cycles and bool((group.reshape(-1, number) == group[:number]).all())
+
+    def where(self, known: np.ndarray) -> _Groups:
+        """The groups without some rows; `known` is of all rows of the table."""
+        kept = known[self.rows]
+        if kept.all():
+            return self
+        return _Groups(self.table, self.what, self.rows[kept], pd.factorize(self.group[kept])[0])
+
+    def any(self, where: np.ndarray) -> np.ndarray:
+        """Which rows of the table are of a group that has one of the rows meant [rows]."""
+        out = np.zeros(len(where), dtype=bool)
+        out[self.rows] = np.isin(self.group, self.group[where[self.rows]])
+        return out
+
+    def differs(self, column: np.ndarray) -> np.ndarray:
+        """Which rows are not as the first of their group [n]; numbers as they will be stored.
+
+        Args:
+            column: A value for each row of the table, NaN = blank.
+        """
+        values = column[self.rows]
+        if self._is_cycle:  # sample by sample, in one order
+            number = len(self.first)
+            differs = (values.reshape(-1, number) != values[:number]).reshape(-1)
+        else:
+            differs = values != values[self.first][self.group]
+        if differs.any() and values.dtype.kind == "f":
+            stored = values.astype(np.float32)
+            usual = stored[self.first][self.group]
+            differs = (stored != usual) & ~(np.isnan(stored) & np.isnan(usual))
+        out: np.ndarray = differs
+        return out
+
+    def check(self, column: str, values: np.ndarray) -> None:
+        """Take up an error where a value is not the commonest one of its group.
+
+        Rows with errors elsewhere count where the others are undecided.
+
+        Args:
+            column: The column; cells of it that have an error already are not looked at.
+            values: What its cells say, for each row of the table; NaN = blank.
+        """
+        if self.table.findings.errors:
+            self = self.where(self.table.good(column))
+        differs = self.differs(values)
+        if not differs.any():
+            return
+        at = np.flatnonzero(np.isin(self.group, np.unique(self.group[differs])))
+        votes = np.where(self.table.good()[self.rows[at]], len(at), 1)
+        values = values[self.rows]
+        if values.dtype.kind == "f":
+            values = values.astype(np.float32)
+        frame = pd.DataFrame({"group": self.group[at], "value": values[at], "votes": votes})
+        size = frame.groupby(["group", "value"], dropna=False)["votes"].transform("sum")
+        best = frame.assign(size=size).groupby("group")["size"].transform("max")
+        usual = frame.assign(at=at)[size == best].groupby("group", sort=False)["at"].first()
+        usual_at = usual.reindex(frame["group"]).to_numpy()
+        blank = pd.isna(values)
+        same = (values[at] == values[usual_at]) | (blank[at] & blank[usual_at])
+        for i in np.unique(usual_at[~same]):
+            self._say(column, self.rows[i], self.rows[at[~same & (usual_at == i)]])
+
+    def _say(self, column: str, usual: int, odd: np.ndarray) -> None:
+        frame = self.table.frame
+        shown = frame[column] if column in frame.columns else None
+        other = "" if shown is None else f" '{cell_as_text(shown.iloc[usual])}'"
+        row = int(frame.index[usual])
+        self.table.error(
+            f"{self.what} differs",
+            f"'{{value}}' here and{other} in row {row} for the same {self.what}",
             "what describes a region is the same in all of its rows"
-            if what == "region"
+            if self.what == "region"
             else "one sample has one set of conditions",
             column=column,
-            where=rows[odd],
+            where=odd,
         )

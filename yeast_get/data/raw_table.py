@@ -103,9 +103,9 @@ class RawTable:
             self.error("missing column", f"has no column {name}", fix, row=1)
             self.findings.raise_errors()
 
-    def good(self) -> np.ndarray:
-        """[rows] bool: the rows without an error."""
-        bad = self.findings.bad_rows(self.file, self.sheet)
+    def good(self, column: str | None = None) -> np.ndarray:
+        """[rows] bool: the rows without an error, or without one in this column."""
+        bad = self.findings.bad_rows(self.file, self.sheet, column)
         good: np.ndarray = ~np.isin(self.frame.index.to_numpy(np.int64), bad)
         return good
 
