@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from yeast_get.errors import DataError, Problem
 
-BLOCK = 16 << 20
+BLOCK = 8 << 20
 """How many bytes are read at once."""
 
 MOST_UNPACKED = 64 << 30

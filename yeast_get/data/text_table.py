@@ -30,7 +30,7 @@ import pandas as pd
 from yeast_get.data.excel_dates import check_dates
 from yeast_get.data.findings import Finding, Findings
 from yeast_get.data.raw_table import BLANK_CELLS, RawTable, with_header
-from yeast_get.data.text_source import BLOCK, NotUtf8, TextSource, as_gb18030, find_source
+from yeast_get.data.text_source import NotUtf8, TextSource, as_gb18030, find_source
 from yeast_get.errors import DataError, Problem
 
 log = logging.getLogger("yeast_get")
@@ -39,7 +39,7 @@ _DELIMITERS = "\t,;|"
 _MOST_RECORD = 64 << 20
 """How many characters a record may have."""
 
-_MOST_LEFT_OUT = 10_000_000
+_MOST_LEFT_OUT = 2_000_000
 """How many blank and ragged rows a table may have."""
 
 _MOST_VALUES = 10_000
@@ -53,6 +53,9 @@ _PIECE = 16 << 20
 
 _LARGE = 32 << 20
 """From how many bytes on a plain file is parsed without being counted first."""
+
+_HEAD = 2 << 20
+"""How many bytes the delimiter is judged by, at least one line."""
 
 _QUOTE_CELLS = "quote cells that hold the delimiter"
 _SAMPLE_ROWS, _SAMPLE_CELLS = 1000, 50_000
@@ -412,13 +415,13 @@ def _scan(source: TextSource) -> _Layout:
 
 
 def _read_head(source: TextSource) -> tuple[str, bool]:
-    """The first block, or more where it holds no whole line, and whether that is all."""
+    """How a file begins, in one line or more, and whether that is all of it."""
     head = b""
-    blocks = source.blocks()
+    blocks = source.blocks(_HEAD)
     try:
         for block in blocks:
             head += block
-            if len(head) >= BLOCK and re.search(rb"[\r\n]", head.lstrip()):
+            if len(head) >= _HEAD and re.search(rb"[\r\n]", head.lstrip()):
                 break
             if len(head) > _MOST_RECORD:
                 what = f"has no line of text in its first {_MOST_RECORD >> 20} MiB"
@@ -574,7 +577,7 @@ def _count_cells(data: bytes, layout: _Layout, last: bool = False) -> int:
     odd = (cells != len(layout.header)) | (first <= 32) | (first == ord(layout.delimiter))
     odd |= (first == 34) & ((second <= 32) | (second == 34))
     odd[: max(0, layout.header_row - layout.rows)] = True
-    for at in np.flatnonzero(odd).tolist():
+    for at in map(int, np.flatnonzero(odd)):
         begin, end = int(starts[at]), int(ends[at])
         line = data[begin:end].rstrip(b"\r")
         if not _take(layout, layout.rows + at + 1, int(cells[at]), line):

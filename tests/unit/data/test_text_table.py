@@ -197,6 +197,7 @@ def test_gzip_bomb(refusal, monkeypatch):
     bomb = gzip.compress(b"a,b\n" + b"1,2\n" * (4 << 20))
     monkeypatch.setattr(text_source, "MOST_UNPACKED", 1 << 20)
     monkeypatch.setattr(text_source, "BLOCK", 1 << 16)
+    monkeypatch.setattr(text_table, "_HEAD", 1 << 16)
     tracemalloc.start()
     said = refusal(bomb)
     peak = tracemalloc.get_traced_memory()[1]
@@ -260,7 +261,7 @@ def test_what_is_no_table(refusal, text, said):
 
 def test_lines_without_end(refusal, monkeypatch):
     monkeypatch.setattr(text_table, "_MOST_RECORD", 1000)
-    monkeypatch.setattr(text_table, "BLOCK", 100)
+    monkeypatch.setattr(text_table, "_HEAD", 100)
     monkeypatch.setattr(text_source, "BLOCK", 100)
     what = "has no line of text in its first 0 MiB"
     assert refusal("\n" * 5000) == f"t.csv: {what}; check that it is a text table"
@@ -487,7 +488,7 @@ def test_quote_that_never_closes(refusal, text, row):
 
 def test_long_open_quote_is_given_up(refusal, monkeypatch):
     monkeypatch.setattr(text_table, "_MOST_RECORD", 5000)
-    monkeypatch.setattr(text_table, "BLOCK", 1000)
+    monkeypatch.setattr(text_table, "_HEAD", 1000)
     monkeypatch.setattr(text_source, "BLOCK", 1000)
     count, sizes = text_table._count_cells, []
 
@@ -527,7 +528,7 @@ def test_decimal_sign(read, text, decimal, cells):
 
 def test_decimal_sign_is_not_read_off_half_a_row(read, monkeypatch):
     monkeypatch.setattr(text_source, "BLOCK", 16)
-    monkeypatch.setattr(text_table, "BLOCK", 16)
+    monkeypatch.setattr(text_table, "_HEAD", 16)
     text = "a;b\n1,234;5\n1,234;5\n"
     assert text[:16].endswith("\n1,23")
     assert read(text).decimal is None
