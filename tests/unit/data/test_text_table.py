@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from yeast_get.data import text_source, text_table
+from yeast_get.data import text_layout, text_source, text_table
 from yeast_get.data.excel_dates import check_dates
 from yeast_get.data.findings import Findings
 from yeast_get.data.raw_table import RawTable
@@ -197,7 +197,7 @@ def test_gzip_bomb(refusal, monkeypatch):
     bomb = gzip.compress(b"a,b\n" + b"1,2\n" * (4 << 20))
     monkeypatch.setattr(text_source, "MOST_UNPACKED", 1 << 20)
     monkeypatch.setattr(text_source, "BLOCK", 1 << 16)
-    monkeypatch.setattr(text_table, "_HEAD", 1 << 16)
+    monkeypatch.setattr(text_layout, "_HEAD", 1 << 16)
     tracemalloc.start()
     said = refusal(bomb)
     peak = tracemalloc.get_traced_memory()[1]
@@ -260,8 +260,8 @@ def test_what_is_no_table(refusal, text, said):
 
 
 def test_lines_without_end(refusal, monkeypatch):
-    monkeypatch.setattr(text_table, "_MOST_RECORD", 1000)
-    monkeypatch.setattr(text_table, "_HEAD", 100)
+    monkeypatch.setattr(text_layout, "MOST_RECORD", 1000)
+    monkeypatch.setattr(text_layout, "_HEAD", 100)
     monkeypatch.setattr(text_source, "BLOCK", 100)
     what = "has no line of text in its first 0 MiB"
     assert refusal("\n" * 5000) == f"t.csv: {what}; check that it is a text table"
@@ -280,7 +280,7 @@ def test_a_cell_without_end(refusal):
 
 
 def test_too_many_rows_that_do_not_fit(refusal, monkeypatch):
-    monkeypatch.setattr(text_table, "_MOST_LEFT_OUT", 10)
+    monkeypatch.setattr(text_layout, "_MOST_LEFT_OUT", 10)
     what = "has more than 10 rows that are blank or do not fit the header"
     assert refusal("a,b\n1,2\n" + "\n" * 11) == f"t.csv: {what}; check that it is the table"
     assert refusal("a,b\n1,2\n" + "1\n" * 11) == f"t.csv: {what}; check that it is the table"
@@ -395,7 +395,7 @@ def test_short_rows_are_one_finding(read):
 
 
 def test_many_ragged_rows_are_quoted_in_part(read, monkeypatch):
-    monkeypatch.setattr(text_table, "_MOST_VALUES", 2)
+    monkeypatch.setattr(text_layout, "_MOST_VALUES", 2)
     table = read("gene,n\nA,1\n" + "B\n" * 4)
     assert table.findings.errors[0].values == ["B", "B", "", ""]
 
@@ -487,16 +487,16 @@ def test_quote_that_never_closes(refusal, text, row):
 
 
 def test_long_open_quote_is_given_up(refusal, monkeypatch):
-    monkeypatch.setattr(text_table, "_MOST_RECORD", 5000)
-    monkeypatch.setattr(text_table, "_HEAD", 1000)
+    monkeypatch.setattr(text_layout, "MOST_RECORD", 5000)
+    monkeypatch.setattr(text_layout, "_HEAD", 1000)
     monkeypatch.setattr(text_source, "BLOCK", 1000)
-    count, sizes = text_table._count_cells, []
+    count, sizes = text_layout._count_cells, []
 
     def counted(data: bytes, *others) -> int:
         sizes.append(len(data))
         return count(data, *others)
 
-    monkeypatch.setattr(text_table, "_count_cells", counted)
+    monkeypatch.setattr(text_layout, "_count_cells", counted)
     text = 'gene,n\nA,1\n"B' + ",3\n" * 50_000
     assert refusal(text).startswith("t.csv, row 3: a quote opens and never closes")
     assert max(sizes) < 7000
@@ -528,7 +528,7 @@ def test_decimal_sign(read, text, decimal, cells):
 
 def test_decimal_sign_is_not_read_off_half_a_row(read, monkeypatch):
     monkeypatch.setattr(text_source, "BLOCK", 16)
-    monkeypatch.setattr(text_table, "_HEAD", 16)
+    monkeypatch.setattr(text_layout, "_HEAD", 16)
     text = "a;b\n1,234;5\n1,234;5\n"
     assert text[:16].endswith("\n1,23")
     assert read(text).decimal is None
@@ -691,12 +691,12 @@ def test_random_tables_come_back_cell_by_cell(read, monkeypatch, slow):
         raise AssertionError("the other pass")
 
     def irregular(*_):
-        raise text_table._Irregular
+        raise text_layout.Irregular
 
     monkeypatch.setattr(text_source, "BLOCK", 64)
     monkeypatch.setattr(text_table, "_CHUNK", 300)
     name, instead = ("_scan_fast", irregular) if slow else ("_scan_slowly", never)
-    monkeypatch.setattr(text_table, name, instead)
+    monkeypatch.setattr(text_layout, name, instead)
     rng = np.random.default_rng(1)
     for _ in range(150):
         text, wanted = random_table(rng)
@@ -753,9 +753,9 @@ def test_irregular_files_are_read_alike_by_both_passes(read, monkeypatch):
     both = [outcome(raw) for raw in raws]
 
     def irregular(*_):
-        raise text_table._Irregular
+        raise text_layout.Irregular
 
-    monkeypatch.setattr(text_table, "_scan_fast", irregular)
+    monkeypatch.setattr(text_layout, "_scan_fast", irregular)
     assert [outcome(raw) for raw in raws] == both
 
 
@@ -807,6 +807,6 @@ def test_damaged_files_that_are_parsed_ahead_are_the_same(tmp_path, monkeypatch)
 def test_a_plain_large_file_is_not_counted(tmp_path, monkeypatch):
     path = tmp_path / "t.csv"
     path.write_text(PLAIN)
-    monkeypatch.setattr(text_table, "_scan", None)
+    monkeypatch.setattr(text_table, "scan", None)
     table, *_ = outcome(path, monkeypatch, 0)
     assert table == {"row": [2, 3, 4], "id": ["x", "y", "z"], "a": [1, 3, 5], "b": [2, 4, 6]}
