@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import re
 import unicodedata
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,6 +37,9 @@ _INVISIBLE = dict.fromkeys(map(ord, "\u200b\u200c\u200d\u2060\ufeff")) | {
 _MINUS = str.maketrans("−–—﹣", "----")
 _PLAIN = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?", re.IGNORECASE)
 _WITH_COMMA = re.compile(r"[-+]?\d[\d.]*(?:,\d+)+(?:e[-+]?\d+)?", re.IGNORECASE)
+_POINT = re.compile(r"[-+]?\d*\.\d+(?:e[-+]?\d+)?(?![\d.,])", re.IGNORECASE)
+_COMMA = re.compile(r"[-+]?\d*,\d+(?:e[-+]?\d+)?(?![\d.,])", re.IGNORECASE)
+_EITHER = re.compile(r"[-+]?[1-9]\d*,\d{3}(?!\d)")
 _POWER = re.compile(
     r"(?:(?P<factor>[-+]?(?:\d+[.,]?\d*|[.,]\d+))\s*[x*×·]\s*)?10\s*\^\s*\(?(?P<power>[-+]?\d+)\)?"
     r"|(?P<factor2>[-+]?(?:\d+[.,]?\d*|[.,]\d+))\s*[x*×·]\s*10\s*(?P<power2>[-+]\d+)",
@@ -106,6 +110,25 @@ def parse_number(text: str, decimal: str | None = None) -> float | Bad:
     if rest:
         return Bad("not a number", f"'{plain(text)}' is not a number", "write the number alone")
     return number
+
+
+def decimal_sign(cells: Iterable[str], commas: bool = True) -> str | None:
+    """The decimal sign that most cells show, `.` or `,`; None where none shows one.
+
+    Args:
+        cells: Numbers, quantities and other texts.
+        commas: Whether a comma can be one.
+    """
+    point = comma = 0
+    for cell in cells:
+        if "." in cell:
+            point += _POINT.match(cell.strip()) is not None
+        elif commas and "," in cell:
+            said = cell.strip()
+            comma += bool(_COMMA.match(said) and not _EITHER.match(said))
+    if not point and not comma:
+        return None
+    return "." if point >= comma else ","
 
 
 def _finite(digits: str, rest: str, said: str) -> tuple[float, str] | Bad:

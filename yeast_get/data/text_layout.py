@@ -36,9 +36,6 @@ _QUOTE_CELLS = "quote cells that hold the delimiter"
 _SAMPLE_ROWS, _SAMPLE_CELLS = 1000, 50_000
 _COMMA_GENE = re.compile(r"(?<![\w\"])(ADE5,7|ARG5,6|DUR1,2)(?!\d)", re.IGNORECASE)
 _LOCI = {"ADE5,7": "YGL234W", "ARG5,6": "YER069W", "DUR1,2": "YBR208C"}
-_POINT = re.compile(r"[-+]?\d*\.\d+(?:[eE][-+]?\d+)?")
-_COMMA = re.compile(r"[-+]?\d*,\d+(?:[eE][-+]?\d+)?")
-_EITHER = re.compile(r"[-+]?[1-9]\d*,\d{3}")
 
 
 # --------------------------------------------------------------------------------------- layout
@@ -525,20 +522,3 @@ def _is_strict(record: str, delimiter: str) -> bool:
     except csv.Error:
         return False
     return True
-
-
-def decimal_sign(layout: Layout, texts: set[int]) -> str | None:
-    """The decimal sign that most cells of the first rows show, if they show one."""
-    point = comma = 0
-    for row in layout.sample:
-        for position, cell in enumerate(row):
-            if position in texts:
-                continue
-            if "." in cell:
-                point += _POINT.fullmatch(cell.strip()) is not None
-            elif "," in cell and layout.delimiter != ",":
-                said = cell.strip()
-                comma += bool(_COMMA.fullmatch(said) and not _EITHER.fullmatch(said))
-    if not point and not comma:
-        return None
-    return "." if point >= comma else ","

@@ -25,13 +25,13 @@ import pandas as pd
 
 from yeast_get.data.excel_dates import check_dates
 from yeast_get.data.findings import Findings
+from yeast_get.data.quantities import decimal_sign
 from yeast_get.data.raw_table import BLANK_CELLS, RawTable, with_header
 from yeast_get.data.text_layout import (
     MOST_RECORD,
     Irregular,
     Layout,
     OpenQuote,
-    decimal_sign,
     layout_of,
     read_head,
     scan,
@@ -84,7 +84,7 @@ def read_text_table(
     else:
         layout, cells = ahead
     texts = [position for position, name in enumerate(layout.header) if is_text(name)]
-    decimal = decimal or decimal_sign(layout, set(texts))
+    decimal = decimal or _decimal_sign(layout, texts)
     table = RawTable(pd.DataFrame(), str(path), None, decimal, findings)
     if ahead is None:
         cells = _read_cells(partial(_parse_chunks, source, layout), layout, decimal or ".", texts)
@@ -122,7 +122,7 @@ def _parse_ahead(
         layout.size = source.path.stat().st_size
         layout.rows = layout.header_row + int(layout.size / max(1, layout.line_bytes()))
         texts = [position for position, name in enumerate(layout.header) if is_text(name)]
-        sign = decimal or decimal_sign(layout, set(texts)) or "."
+        sign = decimal or _decimal_sign(layout, texts) or "."
         parse = partial(_parse_pieces, source, layout)
         cells = _read_cells(parse, layout, sign, texts, ahead=True)
     except (DataError, NotUtf8, Irregular, OpenQuote, ValueError, pd.errors.ParserError):
@@ -180,6 +180,13 @@ def _parse_chunks(
     rows = max(1, _CHUNK * layout.rows // max(1, layout.size))
     with source.open(layout.cuts) as handle:
         yield from pd.read_csv(handle, chunksize=rows, **options)
+
+
+def _decimal_sign(layout: Layout, texts: Sequence[int]) -> str | None:
+    """The decimal sign that the first rows show, but for columns of text."""
+    skipped = set(texts)
+    cells = (cell for row in layout.sample for i, cell in enumerate(row) if i not in skipped)
+    return decimal_sign(cells, commas=layout.delimiter != ",")
 
 
 def _note_encoding(source: TextSource, example: str, findings: Findings) -> None:

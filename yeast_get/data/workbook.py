@@ -14,7 +14,7 @@ import zipfile
 from array import array
 from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from itertools import zip_longest
@@ -24,11 +24,14 @@ from typing import IO, Any, Literal
 import numpy as np
 import pandas as pd
 from openpyxl import load_workbook
+from openpyxl.styles.numbers import BUILTIN_FORMATS, BUILTIN_FORMATS_MAX_SIZE
 from openpyxl.utils import column_index_from_string, get_column_letter, range_boundaries
 from tqdm import tqdm
 
 from yeast_get.data.excel_dates import check_dates
+from yeast_get.data.excel_formats import shown, units_of_formats
 from yeast_get.data.findings import Finding, Findings
+from yeast_get.data.quantities import decimal_sign
 from yeast_get.data.raw_table import BLANK_CELLS, RawTable, with_header
 from yeast_get.errors import DataError, Problem, UserError, did_you_mean, nearest
 
@@ -61,7 +64,6 @@ _OLE = bytes.fromhex("d0cf11e0a1b11ae1")
 class _Options:
     """How the cells of a sheet are taken; as in `read_workbook`."""
 
-    decimal: str | None
     fill_merged: bool
     include_hidden: bool
     is_text: Callable[[str], bool]
@@ -85,7 +87,7 @@ def read_workbook(
         findings: Takes up what is wrong with its cells.
         sheet: The sheet that holds a long table.
         wanted: Names of the sheets that make up a data folder.
-        decimal: The decimal sign of its texts, as in `RawTable`.
+        decimal: The decimal sign of its texts, `.` or `,`; None to find it out.
         fill_merged: Whether the value of merged cells counts for each of them; else they are
             errors.
         include_hidden: Whether hidden rows and columns are read.
@@ -100,7 +102,7 @@ def read_workbook(
     """
     file = str(path)
     _check_package(path, file)
-    options = _Options(decimal, fill_merged, include_hidden, is_text)
+    options = _Options(fill_merged, include_hidden, is_text)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=UserWarning, module="openpyxl")
         with path.open("rb") as handle, zipfile.ZipFile(path) as archive:
@@ -108,10 +110,13 @@ def read_workbook(
                 book = load_workbook(handle, read_only=True, data_only=True, keep_links=False)
             with closing(book):
                 chosen = _chosen(book.worksheets, file, sheet, wanted)
-                return {
-                    name: _read_sheet(each, archive, file, findings, options)
-                    for name, each in chosen.items()
-                }
+                formats = _formats(book, file)
+                sheets = [
+                    _Sheet(each, archive, file, findings, formats, options)
+                    for each in chosen.values()
+                ]
+    sign = decimal or decimal_sign(text for each in sheets for text in each.texts())
+    return {name: each.table(sign) for name, each in zip(chosen, sheets, strict=True)}
 
 
 # ------------------------------------------------------------------------------------ the file
@@ -281,6 +286,7 @@ class _Structure:
         hidden_columns: Numbers of hidden columns, from 1.
         filtered: Whether it has a filter.
         formulas: Column number -> numbers of the rows that hold a formula without a value.
+        formats: Column number -> row number -> number format, where it shows more than a number.
         last_row: The row that was met last.
         last_cells: How many of its cells were met.
     """
@@ -290,14 +296,18 @@ class _Structure:
     hidden_columns: set[int] = field(default_factory=set)
     filtered: bool = False
     formulas: dict[int, array[int]] = field(default_factory=lambda: defaultdict(lambda: array("q")))
+    formats: dict[int, dict[int, str]] = field(default_factory=lambda: defaultdict(dict))
     last_row: int = 0
     last_cells: int = 0
 
 
 class _Tags:
-    """How the elements of a sheet are spelt under the prefix of its namespace."""
+    """How the elements of a sheet are spelt under the prefix of its namespace.
 
-    def __init__(self, prefix: bytes) -> None:
+    `formatted` finds cells of some styles, given by their ids.
+    """
+
+    def __init__(self, prefix: bytes, styles: Iterable[int] = ()) -> None:
         self.row, self.cell, self.merge = (b"<" + prefix + tag for tag in (b"row", b"c", b"merge"))
         self.filter = b"<" + prefix + b"autoFilter"
 
@@ -308,6 +318,9 @@ class _Tags:
         self.cells = pattern(rb"<~c(?=[\s/>])[^>]*>")
         self.columns = pattern(rb"<~col(?=[\s/>])[^>]*>")
         self.merges = pattern(rb"<~mergeCell(?=[\s/>])[^>]*>")
+        ids = "|".join(map(str, styles)).encode()
+        said = rb"""<~c(?=\s)[^>]*\ss\s*=\s*["'](?P<style>""" + ids + rb""")["'][^>]*>"""
+        self.formatted = pattern(said) if ids else None
         self.formulas = pattern(
             rb"<~f(?=[\s/>])(?:[^>]*/>|[^>]*>[^<]*</~f>)\s*"
             rb"(?P<value><~v\s*/>|<~v\s*>\s*</~v>)?\s*</~c>"
@@ -325,7 +338,17 @@ def _attribute_pattern(name: bytes) -> re.Pattern[bytes]:
     return re.compile(rb"\s" + name + rb"""\s*=\s*["']([^"']*)["']""")
 
 
-def _scan(archive: zipfile.ZipFile, sheet: Any, file: str) -> _Structure:
+def _formats(book: Any, file: str) -> dict[int, str]:
+    """The number formats that show more than a number, by the id of a cell's style."""
+    with _one_line(file):
+        numbers = [style.numFmtId for style in book._cell_styles]
+        own = dict(enumerate(book._number_formats, start=BUILTIN_FORMATS_MAX_SIZE))
+        return units_of_formats((BUILTIN_FORMATS | own).get(each, "General") for each in numbers)
+
+
+def _scan(
+    archive: zipfile.ZipFile, sheet: Any, file: str, formats: Mapping[int, str]
+) -> _Structure:
     """Search the XML of a sheet."""
     structure = _Structure()
     with _one_line(file), archive.open(sheet._worksheet_path) as stream:
@@ -333,9 +356,9 @@ def _scan(archive: zipfile.ZipFile, sheet: Any, file: str) -> _Structure:
         root = re.search(rb"<((?:\w[\w.-]*:)?)worksheet[\s/>]", first[:65536])
         if root is None:
             raise ValueError(f"sheet {sheet.title} does not begin as one does")
-        tags = _Tags(root[1])
+        tags = _Tags(root[1], formats)
         for piece in _pieces(first, stream, tags):
-            _scan_rows(piece, tags, structure)
+            _scan_rows(piece, tags, formats, structure)
             _scan_rest(piece, tags, structure)
     return structure
 
@@ -355,8 +378,10 @@ def _pieces(held: bytes, stream: IO[bytes], tags: _Tags) -> Iterator[bytes]:
     yield held
 
 
-def _scan_rows(piece: bytes, tags: _Tags, structure: _Structure) -> None:
-    """Take up hidden rows, and formulas without a value."""
+def _scan_rows(
+    piece: bytes, tags: _Tags, formats: Mapping[int, str], structure: _Structure
+) -> None:
+    """Take up hidden rows, formulas without a value, and number formats."""
     starts, numbers = [-1], [structure.last_row]
     for tag in tags.rows.finditer(piece):
         said = _attribute(tag[0], b"r")
@@ -367,19 +392,27 @@ def _scan_rows(piece: bytes, tags: _Tags, structure: _Structure) -> None:
         numbers.append(number)
         if _attribute(tag[0], b"hidden") in ("1", "true"):
             structure.hidden_rows.add(number)
+
+    def place(cell: bytes, start: int) -> tuple[int, int]:
+        """Row and column of a cell."""
+        at = bisect_right(starts, start) - 1
+        letters = re.match("[A-Za-z]+", _attribute(cell, b"r"))
+        if letters:
+            return numbers[at], column_index_from_string(letters[0])
+        before = 0 if at else structure.last_cells
+        until = start + len(cell)
+        return numbers[at], before + len(tags.cells.findall(piece, max(starts[at], 0), until))
+
     for formula in tags.formulas.finditer(piece):
         start = piece.rfind(tags.cell, 0, formula.start())
         cell = piece[max(start, 0) : formula.start()]
         if formula["value"] and _attribute(cell, b"t") == "str":
             continue  # the value is an empty text
-        at = bisect_right(starts, start) - 1
-        letters = re.match("[A-Za-z]+", _attribute(cell, b"r"))
-        if letters:
-            column = column_index_from_string(letters[0])
-        else:
-            before = 0 if at else structure.last_cells
-            column = before + len(tags.cells.findall(piece, max(starts[at], 0), formula.start()))
-        structure.formulas[column].append(numbers[at])
+        row, column = place(cell, start)
+        structure.formulas[column].append(row)
+    for found in tags.formatted.finditer(piece) if tags.formatted else ():
+        row, column = place(found[0], found.start())
+        structure.formats[column][row] = formats[int(found["style"])]
     before = 0 if len(starts) > 1 else structure.last_cells
     structure.last_cells = before + len(tags.cells.findall(piece, max(starts[-1], 0)))
     structure.last_row = numbers[-1]
@@ -417,29 +450,54 @@ class _Grid:
     beyond: dict[int, str]
 
 
-def _read_sheet(
-    sheet: Any, archive: zipfile.ZipFile, file: str, findings: Findings, options: _Options
-) -> RawTable:
-    table = RawTable(pd.DataFrame(), file, sheet.title, options.decimal, findings)
-    if sheet.sheet_state != "visible":
-        table.warn("hidden sheet", "the sheet is hidden, and is used", "check that it is meant")
-    structure = _scan(archive, sheet, file)
-    ignored = set() if options.include_hidden else structure.hidden_columns
-    grid = _read_grid(sheet, file, structure, ignored)
-    if len(grid.numbers) and grid.numbers[-1] == MOST_ROWS:
-        what = f"has {MOST_ROWS:,} rows, where Excel ends a sheet; more were probably cut off"
-        table.warn("row limit", what, "export it again, as CSV")
-    _merged(grid, structure, table, options.fill_merged)
-    _hidden_rows(grid, structure, table, options.include_hidden)
-    _hidden_columns(grid, structure, table, options.include_hidden)
-    _formulas(grid, structure, table)
-    what, fix = "{value}, beyond the last header", "name its column, or delete the cell"
-    rows = [row for row in grid.numbers.tolist() if row in grid.beyond]
-    if rows:
-        _add(table, "error", "stray cell", what, fix, None, rows, [grid.beyond[r] for r in rows])
-    table.frame = with_header(_frame(grid, table, options.is_text), grid.header, table)
-    check_dates(table, [name for name in table.frame.columns if options.is_text(name)])
-    return table
+class _Sheet:
+    """A sheet on its way to be a table; its file is no longer needed."""
+
+    def __init__(
+        self,
+        sheet: Any,
+        archive: zipfile.ZipFile,
+        file: str,
+        findings: Findings,
+        formats: Mapping[int, str],
+        options: _Options,
+    ) -> None:
+        self._table = RawTable(pd.DataFrame(), file, sheet.title, None, findings)
+        self._options = options
+        if sheet.sheet_state != "visible":
+            said = "the sheet is hidden, and is used"
+            self._table.warn("hidden sheet", said, "check that it is meant")
+        self._structure = _scan(archive, sheet, file, formats)
+        ignored = set() if options.include_hidden else self._structure.hidden_columns
+        self._grid = _read_grid(sheet, file, self._structure, ignored)
+
+    def texts(self) -> Iterator[str]:
+        """The cells of text in columns that may hold numbers."""
+        for name, column in zip(self._grid.header, self._grid.columns, strict=True):
+            if name and not self._options.is_text(name):
+                yield from (cell for cell in column if isinstance(cell, str))
+
+    def table(self, decimal: str | None) -> RawTable:
+        """What it holds, its texts having this decimal sign; to be called once."""
+        table, grid, structure = self._table, self._grid, self._structure
+        table.decimal = decimal
+        _as_shown(grid, structure, decimal or ".")
+        if len(grid.numbers) and grid.numbers[-1] == MOST_ROWS:
+            what = f"has {MOST_ROWS:,} rows, where Excel ends a sheet; more were probably cut off"
+            table.warn("row limit", what, "export it again, as CSV")
+        _merged(grid, structure, table, self._options.fill_merged)
+        _hidden_rows(grid, structure, table, self._options.include_hidden)
+        _hidden_columns(grid, structure, table, self._options.include_hidden)
+        _formulas(grid, structure, table)
+        what, fix = "{value}, beyond the last header", "name its column, or delete the cell"
+        rows = [row for row in grid.numbers.tolist() if row in grid.beyond]
+        if rows:
+            held = [grid.beyond[row] for row in rows]
+            _add(table, "error", "stray cell", what, fix, None, rows, held)
+        is_text = self._options.is_text
+        table.frame = with_header(_frame(grid, table, is_text), grid.header, table)
+        check_dates(table, [name for name in table.frame.columns if is_text(name)])
+        return table
 
 
 def _add(
@@ -521,6 +579,19 @@ def _stray(row: Sequence[Any], width: int, number: int, ignored: set[int]) -> st
             said = said if len(said) <= 24 else f"{said[:21]}..."
             return f"cell {get_column_letter(column)}{number} holds '{said}'"
     return ""
+
+
+def _as_shown(grid: _Grid, structure: _Structure, decimal: str) -> None:
+    """Numbers whose format adds a unit or the like become the texts that people see."""
+    for column, formats in structure.formats.items():
+        if column > len(grid.columns):
+            continue
+        cells = grid.columns[column - 1]
+        rows = np.fromiter(formats, dtype=np.int64)
+        for at in np.flatnonzero(np.isin(grid.numbers, rows)).tolist():
+            if isinstance(cells[at], int | float) and not isinstance(cells[at], bool):
+                said = shown(formats[int(grid.numbers[at])], cells[at], decimal)
+                cells[at] = cells[at] if said is None else said
 
 
 def _merged(grid: _Grid, structure: _Structure, table: RawTable, fill: bool) -> None:

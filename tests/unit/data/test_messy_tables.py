@@ -250,6 +250,23 @@ def test_10_mass_doses_need_a_molar_mass(refused, load, cell):
     assert got == pytest.approx(grams / 34)
 
 
+@pytest.mark.parametrize(("value", "code"), [(0.0002, "0.00%"), (1, '0"μg/mL"')])
+def test_10_a_unit_in_a_number_format_counts(refused, load, value, code):
+    def formatted(value, code):
+        book = sheet()
+        for cell in book.active["J"][3:]:
+            cell.value, cell.number_format = value, code
+        return book
+
+    doses = load(formatted(5, '0"μM"')).conditions["drug_concentration"]
+    assert doses.tolist() == pytest.approx([0, 5e-6])
+    first, _ = refused(formatted(value, code))
+    said = "0.02%" if "%" in code else "1μg/mL"
+    assert first.startswith(
+        f"t.xlsx, sheet data, row 4, column drug_concentration: '{said}' is mass per volume"
+    )
+
+
 def test_11_a_unit_in_the_header_and_another_in_the_cell(load, refused):
     columns = {k: v for k, v in GOOD.items() if k != "drug_concentration"}
     data = load(
@@ -302,6 +319,19 @@ def test_13_one_decimal_convention_per_file(load, refused):
     )
     data = load(ambiguous, data={"decimal": ","})
     assert data.target.reshape(-1).tolist() == pytest.approx([1.234, 2.345])
+
+
+def test_13_a_workbook_writes_one_decimal_sign_too(load, refused):
+    def with_doses(*doses):
+        return sheet(GOOD | {"drug_concentration": [0, 0, *doses]})
+
+    doses = load(with_doses("0,5 mM", "0,5 mM")).conditions["drug_concentration"]
+    assert doses.tolist() == pytest.approx([0, 5e-4])
+    (said,) = refused(with_doses("0.5 mM", "0,5 mM"))
+    assert said == (
+        "t.xlsx, sheet data, row 5, column drug_concentration: '0,5' has a comma, and the file "
+        "writes decimal points; write 0.5, or set data.decimal: ','"
+    )
 
 
 @pytest.mark.parametrize("cell", ["", "NA", "N/A", "-", "无", "未知", "None", "#N/A", "#DIV/0!"])

@@ -256,6 +256,64 @@ def test_rows_beyond_the_declared_ones(xml):
     assert content(table) == {"row": [2, 3], "x": [3, 5], "y": [4, 6]}
 
 
+def form(**codes):
+    """Give cells a number format, by their place."""
+
+    def edit(book):
+        for place, code in codes.items():
+            book.worksheets[0][place].number_format = code
+
+    return edit
+
+
+def test_a_number_with_a_unit_in_its_format_is_the_text_that_people_see(save):
+    rows = [["gene", "dose", "n"], [7, 0.0002, 0.5], ["b", 5, 2], ["c", 0.25, 3], ["d", None, True]]
+    edit = form(
+        A2="000", B1="0%", B3='0"μM"', B4='0.00" mM"', B2="0.00%", B5="0%", C5="0%", C2="0.0"
+    )
+    assert content(read(save(edit, t=rows))[0]) == {
+        "row": [2, 3, 4, 5],
+        "gene": ["007", "b", "c", "d"],
+        "dose": ["0.02%", "5μM", "0.25 mM", None],
+        "n": [0.5, 2, 3, True],
+    }
+
+
+def test_formats_are_found_without_names_of_cells_and_across_pieces(save, tmp_path, monkeypatch):
+    rows = [["gene", "dose"], *(["x", i / 100] for i in range(40))]
+    places = {f"B{row}": "0%" for row in range(2, 42, 3)}
+    path = save(form(**places), t=rows)
+    wanted = [f"{i}%" if i % 3 == 0 else i / 100 for i in range(40)]
+    monkeypatch.setattr(module, "_BLOCK", 97)
+    assert content(read(path)[0])["dose"] == wanted
+    bare = tmp_path / "bare.xlsx"
+    with zipfile.ZipFile(path) as old, zipfile.ZipFile(bare, "w") as new:
+        for each in old.namelist():
+            raw = old.read(each)
+            new.writestr(each, re.sub(rb'<c r="[A-Z]+\d+"', b"<c", raw) if each == SHEET else raw)
+    assert content(read(bare)[0])["dose"] == wanted
+
+
+@pytest.mark.parametrize(
+    ("doses", "sign"),
+    [(["0,5 mM", "1,5"], ","), (["0.5 mM", "1,5"], "."), (["5 mM", 1.5], None), (["1,234"], None),
+     (["0,5 mM", "0,5", "0.5"], ",")],
+)  # fmt: skip
+def test_the_texts_of_a_workbook_show_one_decimal_sign(save, doses, sign):
+    rows = [["gene", "dose"], *(["1,5", dose] for dose in doses)]
+    assert read(save(t=rows))[0].decimal == sign
+    assert read(save(t=rows), decimal=".")[0].decimal == "."
+
+
+def test_the_sheets_of_a_folder_share_their_decimal_sign(save):
+    sheets = {"regions": [["gene", "a"], ["x", 1]], "samples": [["gene", "dose"], ["s", "0,5 mM"]]}
+    sheets["expression"] = [["gene", "s"], ["x", 1.5]]
+    path = save(form(B2='0.0" x"'), **sheets)
+    tables = read_workbook(path, Findings(), wanted=WANTED, is_text=lambda header: header == "gene")
+    assert [table.decimal for table in tables.values()] == [","] * 3
+    assert tables["regions"].frame["a"].tolist() == ["1 x"]
+
+
 def test_error_values_stay(xml):
     error = '<row r="2"><c r="A2" t="e"><v>#DIV/0!</v></c></row>'
     table, findings = read(xml(f"<sheetData>{cells(1, 'x')}{error}{cells(3, 4)}</sheetData>"))
