@@ -171,7 +171,7 @@ def test_check_of_an_evaluation_says_what_the_model_will_see(
     table.drop(columns="motif_b").to_csv(table_path, index=False)
     code, _, err = check(evaluate_yeast, *arguments)
     assert code == 2
-    assert "lacks 1 of the 3 region features that the model was trained on: motif_b" in err
+    assert "lacks 1 of the 3 region features, which the model was trained on: motif_b" in err
 
 
 def test_categories_never_seen_and_numbers_out_of_range_are_flagged(
@@ -214,14 +214,20 @@ def test_columns_match_by_name_and_a_missing_one_is_an_error_and_an_extra_one_a_
     assert "2 columns are not known and not used: padj, batch" in out or (
         "2 columns are not known and not used: batch, padj" in out
     )
-    table.drop(columns=["temperature", "drug_concentration"]).to_csv(path, index=False)
+    lacking = table.drop(columns=["motif_a", "drug_concentration"])
+    lacking.rename(columns={"temperature": "temprature"}).to_csv(path, index=False)
     with pytest.raises(SystemExit) as end:
         evaluate(run, path, output="e3")
     assert end.value.code == 2
-    assert (
-        "new.csv: has no column temperature, which the model was trained on; add it; leave its "
-        "cells blank where it was not recorded" in capsys.readouterr().err
+    first, second, third = (
+        capsys.readouterr().err.replace("error:", "\nerror:").split("\nerror:")[1:4]
     )
+    assert "new.csv: lacks 1 of the 3 region features, which the model was trained on" in first
+    assert (
+        "new.csv: has no column temperature, which the model was trained on; did you mean "
+        "temperature by temprature? else add it; leave its cells blank where it was not recorded"
+    ) in second
+    assert "new.csv: has no column drug_concentration, which the model was trained on" in third
 
 
 def test_one_experiment_as_long_table_folder_and_workbook_predicts_alike_to_the_bit(

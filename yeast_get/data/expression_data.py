@@ -73,6 +73,7 @@ class ExpressionData:
         is_grid: Whether the observations are every region times every sample, region-major.
         roles: Role -> columns, as assigned.
         given: Names of the condition fields that have a column.
+        unused: Columns whose role is not known, of a table to predict.
         findings: What was odd, what was normalised, which rows were left out.
     """
 
@@ -99,6 +100,7 @@ class ExpressionData:
     is_grid: bool
     roles: dict[str, list[str]]
     given: set[str]
+    unused: list[str]
     findings: Findings = field(default_factory=Findings)
 
     def __post_init__(self) -> None:
@@ -289,7 +291,7 @@ def _settle(tables: Sequence[RawTable], config: DataConfig) -> None:
     left_out = 0
     for table in tables:
         bad = len(findings.bad_rows(table.file, table.sheet))
-        rows = len(table.frame) + table.rows_lost
+        rows = len(table.frame) + len(table.lost)
         left_out += bad
         if bad > config.max_skipped * rows or bad >= rows:
             table.error(
@@ -353,6 +355,7 @@ def _build_from_long(
         is_grid=False,
         roles=roles.named(),
         given={*roles.conditions, *roles.one_hot},
+        unused=roles.unused,
         findings=findings,
     )
 
@@ -435,7 +438,7 @@ def _build_from_folder(
         findings.add(Finding("error", "missing table", "has no expression table",
                              "add expression.csv", raw.source))  # fmt: skip
     wide: dict[str, WideMatrix] = {
-        name: WideMatrix(raw.tables[name], all_regions, all_samples)
+        name: WideMatrix(raw.tables[name], all_regions, all_samples, samples.lost)
         for name in ("expression", "expression_minus", "accessibility")
         if name in raw.tables
     }
@@ -478,6 +481,7 @@ def _build_from_folder(
         is_grid=True,
         roles={role: columns for role, columns in roles.items() if columns},
         given={*sample_roles.conditions, *sample_roles.one_hot},
+        unused=[*region_roles.unused, *sample_roles.unused],
         findings=findings,
     )
 

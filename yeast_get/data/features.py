@@ -17,7 +17,7 @@ from yeast_get.batch import DOSE_NOT_RECORDED, NONE, UNKNOWN, InputSizes
 from yeast_get.config import Settings
 from yeast_get.data.conditions import DEFAULT_C0, NO_DRUG, NORMALIZED, fold
 from yeast_get.data.expression_data import ExpressionData
-from yeast_get.errors import DataError, Problem
+from yeast_get.errors import DataError, Problem, nearest
 
 _Function = Callable[[np.ndarray], np.ndarray]
 _TRANSFORMS: dict[str, tuple[_Function, _Function]] = {
@@ -217,24 +217,9 @@ class FeatureSchema:
         }
 
     def region_inputs(self, data: ExpressionData) -> np.ndarray:
-        """[P,M] float32: features of the table by name, imputed and scaled, then presence bits.
-
-        Raises:
-            DataError: Where the table lacks a feature that the model was trained on.
-        """
+        """[P,M] float32: features of the table by name, imputed and scaled, then presence bits."""
         wanted = [*self.motif_names, *self.region_feature_names]
         at = {name: i for i, name in enumerate([*data.motif_names, *data.region_feature_names])}
-        missing = [name for name in wanted if name not in at]
-        if missing:
-            some = ", ".join(missing[:8]) + (" ..." if len(missing) > 8 else "")
-            raise DataError(
-                Problem(
-                    f"lacks {len(missing)} of the {len(wanted)} region features that the model "
-                    f"was trained on: {some}",
-                    "add these columns",
-                    file=data.source,
-                )
-            )
         raw = data.motif[:, [at[name] for name in wanted]]
         blank = np.isnan(raw)
         filled = np.where(blank, np.array(self.center, dtype=np.float32), raw)
@@ -245,9 +230,7 @@ class FeatureSchema:
         """[P,1,A] or [P,S,A] float32: presence bit where the schema has one, then the value."""
         if self.accessibility is None:
             return np.zeros((data.num_regions, 1, 0), dtype=np.float32)
-        if data.accessibility is None:
-            what = "has no accessibility, which the model was trained on"
-            raise DataError(Problem(what, "add the column accessibility", file=data.source))
+        assert data.accessibility is not None, "see need_columns"
         raw = data.accessibility.reshape(data.num_regions, -1, 1)
         fitted = self.accessibility
         blank = np.isnan(raw)
@@ -343,10 +326,8 @@ class FeatureSchema:
             )
         extra = [name for name in at if name not in set(names)]
         if extra:
-            some = ", ".join(extra[:8]) + (" ..." if len(extra) > 8 else "")
-            said.append(
-                f"{len(extra)} region features are not known to the model and not used: {some}"
-            )
+            are = f"{len(extra)} region features are not known to the model and not used"
+            said.append(f"{are}: {_some(extra)}")
         return said
 
     def _unseen_numbers(self, data: ExpressionData) -> list[str]:
@@ -392,24 +373,36 @@ class FeatureSchema:
                 )
         return said
 
-    def need_conditions(self, data: ExpressionData) -> None:
-        """Refuse a table without a column of a condition that the model was trained on.
+    def need_columns(self, data: ExpressionData) -> None:
+        """Refuse a table without a column that the model was trained on.
 
         Raises:
-            DataError: Naming each.
+            DataError: Naming each condition and accessibility, and the first region features.
         """
+        problems: list[Problem] = []
+
+        def miss(what: str, fix: str) -> None:
+            problems.append(Problem(what, fix, data.source))
+
+        trained_on = "which the model was trained on"
+        wanted = [*self.motif_names, *self.region_feature_names]
+        features = [*data.motif_names, *data.region_feature_names]
+        missing = [name for name in wanted if name not in set(features)]
+        if missing:
+            what = f"lacks {len(missing)} of the {len(wanted)} region features, {trained_on}: "
+            others = [name for name in features if name not in set(wanted)]
+            fix = f"; it has {_some(others)}, which the model does not know" if others else ""
+            miss(what + _some(missing), f"add these columns{fix}")
+        if self.accessibility is not None and data.accessibility is None:
+            fix = _meant(ACCESSIBILITY, data.unused, "add the column accessibility")
+            miss(f"has no accessibility, {trained_on}", fix)
         fitted = [each["name"] for each in self.numbers] + list(self.categories)
         fitted += [name for name in self.drugs if self.drug_vocabulary]
         fitted += list(self.doses)
-        problems = [
-            Problem(
-                f"has no column {name}, which the model was trained on",
-                "add it; leave its cells blank where it was not recorded",
-                file=data.source,
-            )
-            for name in fitted
-            if name not in data.given
-        ]
+        for name in (name for name in fitted if name not in data.given):
+            fix = "add it; leave its cells blank where it was not recorded"
+            fix = _meant(name, data.unused, fix)
+            miss(f"has no column {name}, {trained_on}", fix)
         if problems:
             raise DataError(problems)
 
@@ -617,6 +610,16 @@ def _fit_target(
     if rates:
         return [0.0] * len(mean), [1.0] * len(mean)
     return mean.tolist(), sd.tolist()
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:8]) + (" ..." if len(names) > 8 else "")
+
+
+def _meant(name: str, spare: Sequence[str], fix: str) -> str:
+    """What to do about a missing column that may be there under a name that is not known."""
+    near = nearest(name, spare)
+    return f"did you mean {name} by {near}? else {fix}" if near else fix
 
 
 def _indices(words: pd.Series, vocabulary: list[str], first: int) -> np.ndarray:

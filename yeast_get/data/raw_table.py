@@ -27,7 +27,7 @@ class RawTable:
         sheet: The sheet, where the file is a workbook.
         decimal: The decimal sign of its texts, `.` or `,`; None where they do not show it.
         findings: What is wrong with it; all tables of one input share it.
-        rows_lost: How many rows of the file could not be taken into the frame.
+        lost: How the rows begin that could not be taken into the frame.
     """
 
     frame: pd.DataFrame
@@ -35,7 +35,7 @@ class RawTable:
     sheet: str | None = None
     decimal: str | None = None
     findings: Findings = field(default_factory=Findings)
-    rows_lost: int = 0
+    lost: list[str] = field(default_factory=list)
     _numbers: dict[str, np.ndarray] = field(default_factory=dict)
 
     def problem(

@@ -56,6 +56,7 @@ class Roles:
     dropped: list[str] = field(default_factory=list)
     targets: list[str] = field(default_factory=list)
     descriptions: list[str] = field(default_factory=list)
+    unused: list[str] = field(default_factory=list)
 
     def named(self) -> dict[str, list[str]]:
         """Role -> columns, for people."""
@@ -125,6 +126,7 @@ def assign_roles(
     elif left.columns and extra_is_error:
         _undeclared(table, left.columns, kinds, fields)
     elif left.columns:
+        roles.unused = left.columns
         what = f"{len(left.columns)} columns are not known and not used: {_some(left.columns)}"
         table.warn("extra column", what)
     return roles

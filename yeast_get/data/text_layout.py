@@ -93,6 +93,11 @@ class Layout:
         rows = [*above, *self.blank, *ragged, *self.unquoted.rows]
         return np.unique(np.array(rows, dtype=np.int64))
 
+    def lost(self) -> list[str]:
+        """How the rows begin that are left out and not blank."""
+        rows = [*self.ragged.values(), self.unquoted]
+        return [text for each in rows for text in each.values]
+
     def cut(self, begin: int, end: int) -> None:
         """Leave the bytes of a record out."""
         if len(self.cuts) and self.cuts[-1] == begin:

@@ -88,7 +88,7 @@ def read_text_table(
     table = RawTable(pd.DataFrame(), str(path), None, decimal, findings)
     if ahead is None:
         cells = _read_cells(partial(_parse_chunks, source, layout), layout, decimal or ".", texts)
-        table.rows_lost = len(layout.left_out()) - layout.header_row - len(layout.blank)
+        table.lost = layout.lost()
     table.frame = with_header(cells, layout.header, table)
     check_dates(table, [name for name in table.frame.columns if is_text(name)])
     return table

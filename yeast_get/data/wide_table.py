@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 
@@ -16,9 +18,21 @@ class WideMatrix:
     Attributes:
         values: [P,S] float32 with NaN for blank or absent cells, and for rows with errors.
         rows: Row number of each region [P], 0 where it has none.
+
+    Args:
+        table: The table of regions by samples.
+        region_ids: Of the folder [P].
+        sample_ids: Of the folder [S].
+        lost_samples: How rows of samples begin that could not be read.
     """
 
-    def __init__(self, table: RawTable, region_ids: np.ndarray, sample_ids: np.ndarray) -> None:
+    def __init__(
+        self,
+        table: RawTable,
+        region_ids: np.ndarray,
+        sample_ids: np.ndarray,
+        lost_samples: Sequence[str] = (),
+    ) -> None:
         self.table = table
         columns = list(table.frame.columns)
         id_column = next((c for c in columns if fold_header(c) in REGION_ID_HEADERS), None)
@@ -38,7 +52,11 @@ class WideMatrix:
         at_sample = of_sample.get_indexer(pd.Index(names, dtype=object))
         for name in (name for name, at in zip(names, at_sample, strict=True) if at < 0):
             what = "is a sample that is not in samples"
-            table.error("unknown sample", what, "add it there", row=1, column=name)
+            if any(name in row for row in lost_samples):
+                what = "is of a sample whose row in samples has an error"
+                table.warn("unknown sample", what, "mend that row", row=1, column=name)
+            else:
+                table.error("unknown sample", what, "add it there", row=1, column=name)
         cells = table.matrix(names)
         self.values = np.full((len(region_ids), len(sample_ids)), np.nan, dtype=np.float32)
         self.rows = np.zeros(len(region_ids), dtype=np.int64)

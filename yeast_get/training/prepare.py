@@ -228,7 +228,7 @@ def prepare_evaluation(
     """
     data = load_expression_data(settings, need_target=False)
     data.match_targets(schema.target_names)
-    schema.need_conditions(data)
+    schema.need_columns(data)
     data.log_summary()
     for line in schema.unseen(data):
         log.warning("warning: %s", line)

@@ -39,8 +39,9 @@ def load(tmp_path):
             path.mkdir(exist_ok=True)
             for old in path.iterdir():
                 old.unlink()
-            for name, frame in content.items():
-                frame.to_csv(path / f"{name}.csv", index=False)
+            for name, table in content.items():
+                text = table if isinstance(table, str) else table.to_csv(index=False)
+                (path / f"{name}.csv").write_text(text, encoding="utf-8")
         told = {"path": str(path), "drop_missing_target": True, **data}
         values = {"data": told, "conditions": conditions or {}}
         return load_expression_data(settings_from_dict(values, "x"), need_target)
@@ -553,6 +554,26 @@ def test_bad_rows_of_a_folder_are_left_out_with_what_hangs_on_them(load, with_id
     gone = as_folder(with_ids)["regions"]["region_id"].iloc[2]
     kept = whole[(whole["sample_id"] != "s1") & (whole["region_id"] != gone)]
     pd.testing.assert_frame_equal(observations(data), kept.reset_index(drop=True))
+
+
+@pytest.mark.parametrize("broken", ["samples", "regions"])
+def test_a_torn_row_of_a_folder_is_left_out_with_what_hangs_on_it(load, refused, with_ids, broken):
+    whole = as_folder(with_ids)
+    lines = whole[broken].to_csv(index=False).split("\n")
+    lines[2] += ",7"
+    torn = whole | {broken: "\n".join(lines)}
+    data = load(torn, on_bad_row="skip", max_skipped=0.2)
+    kept = observations(load(whole))
+    gone = kept["sample_id"] == "s1"
+    if broken == "regions":
+        gone = kept["region_id"] == whole["regions"]["region_id"].iloc[1]
+    pd.testing.assert_frame_equal(observations(data), kept[~gone].reset_index(drop=True))
+    assert f"folder/{broken}.csv, row 3: has " in refused(torn)[0]
+    torn["expression"] = whole["expression"].rename(columns={"s4": "sx"})
+    assert (
+        "folder/expression.csv, row 1, column sx: is a sample that is not in samples; add it there"
+        in refused(torn, on_bad_row="skip", max_skipped=0.2)
+    )
 
 
 def test_a_region_that_stands_twice_is_left_out_once_and_the_others_keep_their_values(

@@ -180,17 +180,14 @@ def test_features_are_matched_by_name_and_not_by_order(fit, load):
 
 def test_a_table_that_lacks_a_feature_of_the_model_is_refused(fit, load):
     schema, _ = fit()
-    data, _ = load(TABLE.drop(columns=["motif_a", "gc"]))
-    said = (
-        r"t.csv: lacks 2 of the 4 region features that the model was trained on: motif_a, gc; add"
-    )
-    with pytest.raises(DataError, match=said):
-        schema.region_inputs(data)
-    data, _ = load(TABLE.drop(columns="accessibility"))
-    with pytest.raises(
-        DataError, match=r"t.csv: has no accessibility, which the model was trained"
-    ):
-        schema.accessibility_inputs(data)
+    data, _ = load(TABLE.drop(columns=["motif_a", "gc", "accessibility"]).assign(motif_x=1))
+    with pytest.raises(DataError) as caught:
+        schema.need_columns(data)
+    assert [str(each).split("t.csv: ")[1] for each in caught.value.problems] == [
+        "lacks 2 of the 4 region features, which the model was trained on: motif_a, gc; add these "
+        "columns; it has motif_x, which the model does not know",
+        "has no accessibility, which the model was trained on; add the column accessibility",
+    ]
 
 
 def test_known_regions_have_an_identity_and_others_are_zero(fit, load):
@@ -426,7 +423,7 @@ def test_accessibility_that_did_not_vary_in_training_is_ignored_and_said(fit, lo
     schema, _ = fit(TABLE.assign(accessibility=0.5))
     other, _ = load(TABLE.drop(columns="motif_c"))
     with pytest.raises(DataError, match="lacks 1 of the 4 region features"):
-        schema.region_inputs(other)
+        schema.need_columns(other)
     said = schema.unseen(other)  # the constant column that is missing is no reason to fail
     assert "are ignored here, where they do: accessibility" in said[0]
     assert not schema.accessibility_inputs(other).any()
