@@ -193,9 +193,9 @@ def test_categories_never_seen_and_numbers_out_of_range_are_flagged(
     assert set(flags[200:]) == {"drug_concentration outside training: 0.5"}
     out = capsys.readouterr().out
     assert (
-        "warning: medium: YPX in 1 samples was never seen in training and counts as unknown" in out
+        "warning: medium: YPX in 1 sample was never seen in training and counts as unknown" in out
     )
-    assert "warning: temperature is outside the 30 to 37 of training in 1 samples" in out
+    assert "warning: temperature is outside the 30 to 37 of training in 1 sample" in out
 
 
 def test_columns_match_by_name_and_a_missing_one_is_an_error_and_an_extra_one_a_warning(
@@ -210,9 +210,9 @@ def test_columns_match_by_name_and_a_missing_one_is_an_error_and_an_extra_one_a_
     got = pd.read_csv(evaluate(run, path, output="e2") / "predictions.csv")
     pd.testing.assert_frame_equal(got, expected)
     out = capsys.readouterr().out
-    assert "warning: 1 region features are not known to the model and not used: motif_x" in out
-    assert "2 columns are not known and not used: padj, batch" in out or (
-        "2 columns are not known and not used: batch, padj" in out
+    assert "warning: 1 region feature not known to the model and not used: motif_x" in out
+    assert "2 columns not known and not used: padj, batch" in out or (
+        "2 columns not known and not used: batch, padj" in out
     )
     lacking = table.drop(columns=["motif_a", "drug_concentration"])
     lacking.rename(columns={"temperature": "temprature"}).to_csv(path, index=False)

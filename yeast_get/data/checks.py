@@ -12,6 +12,7 @@ import numpy as np
 
 from yeast_get.config import DataConfig
 from yeast_get.data.conditions import NO_DRUG, cell_text, fold, known_spellings
+from yeast_get.data.findings import counted
 
 if TYPE_CHECKING:
     from yeast_get.data.expression_data import ExpressionData
@@ -67,7 +68,7 @@ def _constant_features(data: ExpressionData) -> None:
     if constant:
         more = f" and {len(constant) - 8} more" if len(constant) > 8 else ""
         some = ", ".join(constant[:8])
-        said = f"{len(constant)} region features are constant: {some}{more}"
+        said = f"{counted(len(constant), 'constant region feature')}: {some}{more}"
         data.findings.warn("constant column", said)
 
 
@@ -129,7 +130,7 @@ def _samples_without_conditions(data: ExpressionData) -> None:
     nothing = data.conditions.isna().all(axis=1).to_numpy()
     if nothing.any() and not nothing.all():
         some = ", ".join(data.sample_id[nothing][:5])
-        said = f"{int(nothing.sum())} samples have no recorded condition: {some}"
+        said = f"{counted(int(nothing.sum()), 'sample')} without any recorded condition: {some}"
         data.findings.warn("no condition", said)
 
 
@@ -145,8 +146,7 @@ def _near_duplicates(data: ExpressionData, name: str, kind: str) -> None:
         near = next((w for w in others if w != word and _is_near(word, w)), None)
         if near is not None:
             number = counts[word]
-            samples = "1 sample" if number == 1 else f"{number} samples"
-            what = f"{name} '{word}' in {samples} is nearly '{near}'"
+            what = f"{name} '{word}' in {counted(number, 'sample')} is nearly '{near}'"
             fix = f"correct it, or add it to conditions.{name}.categories"
             data.findings.warn("near duplicate", what, fix)
 
@@ -182,7 +182,7 @@ def _drug_as_carbon(data: ExpressionData) -> None:
     values = data.conditions["carbon_source"]
     for word, count in Counter(values.dropna()).items():
         if fold(word) in folded and fold(word) not in carbon:
-            what = f"carbon_source '{word}' in {count} samples is known as a drug"
+            what = f"carbon_source '{word}' in {counted(count, 'sample')} is known as a drug"
             data.findings.warn("drug as carbon source", what, "move it to the drug column")
 
 

@@ -22,6 +22,7 @@ from yeast_get.data.conditions import (
     header_unit,
     split_header,
 )
+from yeast_get.data.findings import counted
 from yeast_get.data.quantities import (
     LARGEST,
     Bad,
@@ -352,8 +353,7 @@ def _check_typical(table: RawTable, header: str, each: ConditionField, values: n
     unit = f" {each.unit}" if each.unit else ""
     table.warn(
         "unusual value",
-        f"{number:,} value{'s' if number > 1 else ''} outside the usual {low:g} to {high:g}{unit} "
-        f"({some})",
+        f"{counted(number, 'value')} outside the usual {low:g} to {high:g}{unit} ({some})",
         "a slip of the decimal point?" if each.unit == "" else "is the unit right?",
         column=header,
         where=odd,

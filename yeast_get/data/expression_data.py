@@ -30,7 +30,7 @@ from yeast_get.data.conditions import (
     signatures,
     stable_hash,
 )
-from yeast_get.data.findings import Finding, Findings
+from yeast_get.data.findings import Finding, Findings, counted
 from yeast_get.data.long_table import JoinedRows, check_regions, check_samples
 from yeast_get.data.raw_table import RawTable
 from yeast_get.data.roles import Roles, assign_roles, matches
@@ -301,7 +301,7 @@ def _settle(tables: Sequence[RawTable], config: DataConfig) -> None:
             )
             findings.raise_errors()
     findings.left_out = left_out
-    said = f"{left_out} rows had errors and were left out (data.on_bad_row: skip)"
+    said = f"{counted(left_out, 'row')} with errors left out (data.on_bad_row: skip)"
     findings.warn("rows left out", said)
 
 

@@ -17,6 +17,7 @@ from yeast_get.batch import DOSE_NOT_RECORDED, NONE, UNKNOWN, InputSizes
 from yeast_get.config import Settings
 from yeast_get.data.conditions import DEFAULT_C0, NO_DRUG, NORMALIZED, fold
 from yeast_get.data.expression_data import ExpressionData
+from yeast_get.data.findings import counted
 from yeast_get.errors import DataError, Problem, nearest
 
 _Function = Callable[[np.ndarray], np.ndarray]
@@ -321,13 +322,13 @@ class FeatureSchema:
         said = []
         if odd:
             said.append(
-                f"{len(odd)} region features did not vary in training and are ignored here, where "
-                f"they do: {', '.join(odd[:8])}"
+                f"{counted(len(odd), 'region feature')}, the same throughout training, ignored "
+                f"here where it varies: {_some(odd)}"
             )
         extra = [name for name in at if name not in set(names)]
         if extra:
-            are = f"{len(extra)} region features are not known to the model and not used"
-            said.append(f"{are}: {_some(extra)}")
+            features = counted(len(extra), "region feature")
+            said.append(f"{features} not known to the model and not used: {_some(extra)}")
         return said
 
     def _unseen_numbers(self, data: ExpressionData) -> list[str]:
@@ -345,12 +346,12 @@ class FeatureSchema:
             if outside and np.isinf(each["sd"]):
                 said.append(
                     f"{field_.name} was {each['min']:g} throughout training; that it differs in "
-                    f"{outside} samples is ignored"
+                    f"{counted(outside, 'sample')} is ignored"
                 )
             elif outside:
                 said.append(
                     f"{field_.name} is outside the {each['min']:g} to {each['max']:g} of training "
-                    f"in {outside} samples"
+                    f"in {counted(outside, 'sample')}"
                 )
         return said
 
@@ -366,9 +367,9 @@ class FeatureSchema:
             known = vocabularies.get(name, set())
             new = sorted(word for word in set(values) if fold(word) not in known)
             if new:
-                count = int(values.isin(new).sum())
+                samples = counted(int(values.isin(new).sum()), "sample")
                 said.append(
-                    f"{name}: {', '.join(new[:5])} in {count} samples was never seen in "
+                    f"{name}: {', '.join(new[:5])} in {samples} was never seen in "
                     "training and counts as unknown"
                 )
         return said

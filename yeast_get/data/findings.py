@@ -95,8 +95,8 @@ class Normalised:
 
     def line(self) -> str:
         """In one line."""
-        cells = " in 1 cell" if self.count == 1 else f" in {self.count:,} cells"
-        said = f"{self.column}: {self.what}{cells if self.count else ''}"
+        cells = f" in {counted(self.count, 'cell')}" if self.count else ""
+        said = f"{self.column}: {self.what}{cells}"
         return " ".join((f"{said} (such as {self.example})" if self.example else said).split())
 
 
@@ -200,6 +200,11 @@ def cell_as_text(cell: Any) -> str:
     if cell is None or cell != cell:
         return ""
     return f"{cell:.12g}" if isinstance(cell, float) else str(cell)
+
+
+def counted(number: int, noun: str) -> str:
+    """A number of things: `1 sample`, `1,204 samples`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def row_ranges(rows: Iterable[int], most: int = 6) -> str:

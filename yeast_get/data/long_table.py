@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from yeast_get.data.conditions import NO_DRUG, ConditionField, field_hashes
-from yeast_get.data.findings import cell_as_text
+from yeast_get.data.findings import cell_as_text, counted
 from yeast_get.data.raw_table import RawTable
 from yeast_get.data.roles import Roles
 
@@ -81,7 +81,8 @@ class JoinedRows:
             done = "one of each is kept" if self.dropped_copies else "all of them count"
             table.warn(
                 "duplicate rows",
-                f"{self.copies:,} rows repeat region, sample and target of an earlier row; {done}",
+                f"{counted(self.copies, 'row')} with region, sample and target of an earlier row; "
+                f"{done}",
                 "" if self.dropped_copies else "data.drop_duplicates: true keeps one of each",
             )
         again = (self.repeat > 0) & (self.given >= 0)

@@ -22,6 +22,7 @@ from yeast_get.data.conditions import (
     match_columns,
     match_one_hot,
 )
+from yeast_get.data.findings import counted
 from yeast_get.data.raw_table import RawTable
 from yeast_get.data.tables import ACCESSIBILITY_HEADERS, REGION_ID_HEADERS, SAMPLE_ID_HEADERS
 
@@ -127,7 +128,8 @@ def assign_roles(
         _undeclared(table, left.columns, kinds, fields)
     elif left.columns:
         roles.unused = left.columns
-        what = f"{len(left.columns)} columns are not known and not used: {_some(left.columns)}"
+        columns = counted(len(left.columns), "column")
+        what = f"{columns} not known and not used: {_some(left.columns)}"
         table.warn("extra column", what)
     return roles
 

@@ -18,6 +18,7 @@ from scipy.sparse.csgraph import connected_components
 
 from yeast_get.config import SplitConfig
 from yeast_get.data.expression_data import ExpressionData
+from yeast_get.data.findings import counted
 from yeast_get.errors import DataError, Problem
 
 PARTS = ("train", "val", "test", "unused")
@@ -224,12 +225,8 @@ def conditions_line(data: ExpressionData) -> str:
     """How many conditions the samples are, replicates counted once."""
     blank = data.conditions.isna().all(axis=1).to_numpy()
     conditions = len(np.unique(data.signature[~blank]))
-    line = f"{_counted(data.num_samples, 'sample')} are {_counted(conditions, 'condition')}"
-    return f"{line} ({int(blank.sum())} samples have none recorded)" if blank.any() else line
-
-
-def _counted(number: int, thing: str) -> str:
-    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
+    line = f"{counted(data.num_samples, 'sample')} are {counted(conditions, 'condition')}"
+    return f"{line} ({counted(int(blank.sum()), 'sample')} without a recorded one)" if blank.any() else line
 
 
 @dataclass

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from yeast_get.data.findings import Finding, Findings
+from yeast_get.data.findings import Finding, Findings, counted
 from yeast_get.data.text_source import NotUtf8, TextSource
 from yeast_get.errors import DataError, Problem
 
@@ -157,10 +157,8 @@ class Layout:
             all_alike = not left and len(self.ragged) == 1 and len(at.rows) > 1
             if all_alike and cells == width + 1 and fix.startswith(_QUOTE_CELLS):
                 fix = "R leaves out the first header; write it in front of the others"
-            words = "1 cell" if cells == 1 else f"{cells} cells"
-            self._error(
-                findings, "ragged row", f"has {words} where the header has {width}", fix, at
-            )
+            what = f"has {counted(cells, 'cell')} where the header has {width}"
+            self._error(findings, "ragged row", what, fix, at)
         if self.unquoted.rows:
             what = "a cell goes on behind its closing quote"
             fix = 'write a quote inside a cell twice, as in "5"" plate", or close the cell before'

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from yeast_get.data.conditions import fold_header
+from yeast_get.data.findings import counted
 from yeast_get.data.raw_table import RawTable
 from yeast_get.data.tables import REGION_ID_HEADERS
 
@@ -79,8 +80,8 @@ class WideMatrix:
         if regions > 0 or samples > 0:
             self.table.warn(
                 "not measured",
-                f"{max(0, regions)} regions and {max(0, samples)} samples are not in it and count "
-                "as not measured",
+                f"{counted(max(0, regions), 'region')} and {counted(max(0, samples), 'sample')} "
+                "are not in it and count as not measured",
             )
 
     def refuse_negative(self) -> None:

@@ -30,7 +30,7 @@ from tqdm import tqdm
 
 from yeast_get.data.excel_dates import check_dates
 from yeast_get.data.excel_formats import shown, units_of_formats
-from yeast_get.data.findings import Finding, Findings
+from yeast_get.data.findings import Finding, Findings, counted
 from yeast_get.data.quantities import decimal_sign
 from yeast_get.data.raw_table import BLANK_CELLS, RawTable, with_header
 from yeast_get.errors import DataError, Problem, UserError, did_you_mean, nearest
@@ -246,7 +246,7 @@ def _fold(title: str) -> str:
 def _with_size(sheet: Any, file: str) -> str:
     rows = sum(1 for _ in _filled(sheet, file))
     hidden = "" if sheet.sheet_state == "visible" else ", hidden"
-    return f"{sheet.title} ({rows:,} row{'' if rows == 1 else 's'}{hidden})"
+    return f"{sheet.title} ({counted(rows, 'row')}{hidden})"
 
 
 def _filled(sheet: Any, file: str) -> Iterator[tuple[int, tuple[Any, ...]]]:
@@ -669,7 +669,7 @@ def _hidden_columns(grid: _Grid, structure: _Structure, table: RawTable, use: bo
 
 def _hidden(of: str, count: int, more: str, use: bool) -> tuple[str, str]:
     """What is said of hidden rows or columns, and what can be done."""
-    said = f"{count:,} hidden {of}{'' if count == 1 else 's'}"
+    said = counted(count, f"hidden {of}")
     are, more = "is" if count == 1 else "are", f" ({more})" if more else ""
     if use:
         return f"{said}{more} {are} used", "data.include_hidden: false leaves them out"

@@ -210,7 +210,7 @@ def test_a_region_twice_in_a_sample_is_a_replicate_and_said(load):
 
 def test_rows_that_repeat_another_are_counted_and_dropped_where_that_is_asked_for(load):
     twice = SMALL + SMALL.split("\n")[1] + "\n"
-    said = "1 rows repeat region, sample and target of an earlier row; "
+    said = "1 row with region, sample and target of an earlier row; "
     data = load(twice)
     assert data.num_observations == 5
     assert any(f"{said}all of them count; data.drop_duplicates: true" in w for w in data.warnings)
@@ -384,7 +384,7 @@ def test_blank_and_absent_cells_of_expression_are_not_measured(load, with_ids):
     assert data.num_observations == 240
     assert int((~data.measured).sum()) == 40 + 5 + 1
     assert data.warnings[0].endswith(
-        "1 regions and 1 samples are not in it and count as not measured"
+        "1 region and 1 sample are not in it and count as not measured"
     )
 
 
@@ -530,7 +530,7 @@ def test_bad_rows_are_left_out_and_counted_where_that_is_asked_for(load, caplog)
         data = load(BAD, on_bad_row="skip", max_skipped=0.5)
         data.log_summary()
     assert data.row.tolist() == [2, 4]
-    assert data.warnings[0] == "2 rows had errors and were left out (data.on_bad_row: skip)"
+    assert data.warnings[0] == "2 rows with errors left out (data.on_bad_row: skip)"
     assert "row left out: " in caplog.text
     assert "error: " not in caplog.text
     assert "row 5, column target: 'high' is not a number" in caplog.text
@@ -657,7 +657,7 @@ def test_what_is_the_same_everywhere_is_named_in_warnings(load):
     table = long_table(6)
     table = table[table["medium"] == "YPD"].assign(motif_b=0.0, accessibility=0.5)
     warnings = load(table).warnings
-    assert "1 region features are constant: motif_b" in warnings
+    assert "1 constant region feature: motif_b" in warnings
     assert "accessibility is 0.5 everywhere" in warnings
     assert "condition medium is YPD in every sample" in warnings
     assert "condition drug is none in every sample" in warnings
@@ -666,7 +666,7 @@ def test_what_is_the_same_everywhere_is_named_in_warnings(load):
 
 def test_samples_without_any_condition_are_named_in_warnings(load):
     data = load(SMALL.replace(",30,", ",,"))
-    assert "1 samples have no recorded condition: s1" in data.warnings
+    assert "1 sample without any recorded condition: s1" in data.warnings
 
 
 def test_values_outside_the_typical_range_are_warned_about(load):

@@ -243,7 +243,7 @@ def test_a_number_that_is_constant_in_training_is_ignored_and_said(fit):
     at = schema.sizes().numbers.index("temperature")
     assert schema.sample_inputs(data).number[:, at].tolist() == [0, 0]
     assert (
-        "temperature was 30 throughout training; that it differs in 1 samples is ignored"
+        "temperature was 30 throughout training; that it differs in 1 sample is ignored"
         in schema.unseen(data)
     )
 
@@ -279,8 +279,8 @@ def test_categories_and_drugs_that_training_did_not_have_are_unknown_and_named(f
     assert inputs.drug[:, 0].tolist() == [2, 0]
     assert inputs.dose[:, 0].tolist()[1] == -1  # a dose of a drug that means nothing
     assert [line for line in schema.unseen(data) if "unknown" in line] == [
-        "medium: SC in 1 samples was never seen in training and counts as unknown",
-        "drug: CHX in 1 samples was never seen in training and counts as unknown",
+        "medium: SC in 1 sample was never seen in training and counts as unknown",
+        "drug: CHX in 1 sample was never seen in training and counts as unknown",
     ]
     assert fit(train=np.ones(8, dtype=bool))[0].unseen(data) == []
 
@@ -425,7 +425,7 @@ def test_accessibility_that_did_not_vary_in_training_is_ignored_and_said(fit, lo
     with pytest.raises(DataError, match="lacks 1 of the 4 region features"):
         schema.need_columns(other)
     said = schema.unseen(other)  # the constant column that is missing is no reason to fail
-    assert "are ignored here, where they do: accessibility" in said[0]
+    assert "ignored here where it varies: accessibility" in said[0]
     assert not schema.accessibility_inputs(other).any()
 
 

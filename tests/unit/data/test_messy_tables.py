@@ -407,7 +407,7 @@ def test_19_copies_and_replicates(load):
     columns = {key: [*values, values[0]] for key, values in GOOD.items()}
     data = load(columns)
     assert warned(data, "duplicate rows") == [
-        "1 rows repeat region, sample and target of an earlier row; all of them count; "
+        "1 row with region, sample and target of an earlier row; all of them count; "
         "data.drop_duplicates: true keeps one of each"
     ]
     assert data.num_observations == 5
@@ -634,7 +634,7 @@ def test_33_constant_columns_and_outliers_are_warnings(load):
         "target": score * 0 + np.arange(100) / 10,
     }
     data = load(columns)
-    assert "1 region features are constant: motif_b" in data.warnings
+    assert "1 constant region feature: motif_b" in data.warnings
     assert warned(data, "outlier") == [
         "motif_a: 1 value lies more than 50 SD from the others (1e+09 in region r7); is it right?"
     ]
@@ -745,7 +745,7 @@ def test_39_a_drug_in_the_column_of_carbon_sources(load):
     word = "methyl methanesulfonate (MMS)"
     data = load(GOOD | {"carbon_source": ["glucose", "glucose", word, word]})
     assert warned(data, "drug as carbon source") == [
-        f"carbon_source '{word}' in 1 samples is known as a drug; move it to the drug column"
+        f"carbon_source '{word}' in 1 sample is known as a drug; move it to the drug column"
     ]
 
 

@@ -326,7 +326,7 @@ def test_the_line_says_what_of_the_test_rows_is_known_from_training(data, by, sh
 def test_samples_without_conditions_are_counted_apart(load):
     table = big_table(4, 3)
     table.loc[table["sample_id"].str.startswith("s0"), "temperature"] = np.nan
-    said = "6 samples are 2 conditions (2 samples have none recorded)"
+    said = "6 samples are 2 conditions (2 samples without a recorded one)"
     assert conditions_line(load(table)) == said
 
 
