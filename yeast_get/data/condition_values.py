@@ -34,7 +34,7 @@ from yeast_get.data.quantities import (
     split_number,
     unit_of,
 )
-from yeast_get.data.raw_table import RawTable, positions
+from yeast_get.data.raw_table import RawTable, is_bool, positions
 
 _INFINITY = float("inf")
 _NO_DRUG = {fold(word) for word in NO_DRUG_SPELLINGS}
@@ -43,8 +43,17 @@ _AMBIGUOUS = {"ypg": "YPG can mean galactose or glycerol"}
 
 
 def fold_one_hot(table: RawTable, name: str, categories: Mapping[str, str]) -> pd.Series:
-    """One-hot columns back into their categories; rows that are not one-hot are errors."""
-    values = np.column_stack([table.numbers(column) for column in categories])
+    """One-hot columns back into their categories; rows that are not one-hot are errors.
+
+    They hold 0 and 1, or true and false as `pandas.get_dummies` writes them.
+    """
+    columns = [table.frame[name] for name in categories]
+    values = np.column_stack(
+        [
+            column.to_numpy(np.float64) if is_bool(column).all() else table.numbers(name)
+            for name, column in zip(categories, columns, strict=True)
+        ]
+    )
     is_one_hot = ((values == 0) | (values == 1)).all(axis=1) & (values.sum(axis=1) == 1)
     table.error(
         "not one-hot",

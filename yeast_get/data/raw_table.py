@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -15,6 +16,9 @@ from yeast_get.errors import Problem
 
 BLANK_CELLS = ("", "NA", "N/A", "NaN", "nan", "null", "NULL")
 """Cells that every reader takes for blank, in any column."""
+
+
+_UNNAMED = re.compile(r"Unnamed: \d+(_level_\d+)?")
 
 
 @dataclass
@@ -245,9 +249,10 @@ def with_header(cells: pd.DataFrame, header: Sequence[str | None], table: RawTab
     Returns:
         The columns with a header. A column without one is left out where it is empty or only
         counts the rows (the index that pandas writes), else it is an error; so is a second column
-        of the same header.
+        of the same header. What pandas calls `Unnamed: 0` has no header.
     """
     names = ["" if name is None else str(name).strip() for name in header]
+    names = ["" if _UNNAMED.fullmatch(name) else name for name in names]
     names += [""] * (cells.shape[1] - len(names))
     kept: dict[str, int] = {}
     problem = table.findings.add

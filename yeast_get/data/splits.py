@@ -226,7 +226,11 @@ def conditions_line(data: ExpressionData) -> str:
     blank = data.conditions.isna().all(axis=1).to_numpy()
     conditions = len(np.unique(data.signature[~blank]))
     line = f"{counted(data.num_samples, 'sample')} are {counted(conditions, 'condition')}"
-    return f"{line} ({counted(int(blank.sum()), 'sample')} without a recorded one)" if blank.any() else line
+    return (
+        f"{line} ({counted(int(blank.sum()), 'sample')} without a recorded one)"
+        if blank.any()
+        else line
+    )
 
 
 @dataclass

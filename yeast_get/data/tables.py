@@ -161,6 +161,9 @@ def _alone(raw: RawTables, need_samples: bool, kind: str) -> RawTables:
 
 
 def _read_folder(folder: Path, config: DataConfig, is_text: Callable[[str], bool]) -> RawTables:
+    if config.sheet is not None:
+        what = f"is a folder, and data.sheet names {config.sheet!r}"
+        raise DataError(Problem(what, "leave data.sheet out", file=str(folder)))
     raw = RawTables(str(folder))
     files, problems = [], []
     for name in SHEETS:

@@ -311,6 +311,15 @@ def test_a_key_that_says_nothing_about_its_field_is_refused(conditions, key):
         make_fields(**conditions)
 
 
+@pytest.mark.parametrize("dtype", [bool, object])
+def test_one_hot_columns_may_hold_true_and_false(dtype):
+    rows = pd.DataFrame([[True, False], [False, True], [True, True]], columns=["m_SC", "m_YPD"])
+    table = RawTable(rows.astype(dtype), "t.csv")
+    folded = fold_one_hot(table, "medium", {"m_SC": "SC", "m_YPD": "YPD"})
+    assert folded.tolist()[:2] == ["SC", "YPD"]
+    assert [each.rows.tolist() for each in table.findings.errors] == [[2]]
+
+
 @pytest.mark.parametrize("row", [[0, 0], [1, 1], [0.5, 0.5], [np.nan, 1], [2, -1]])
 def test_rows_that_are_not_one_hot_are_named(row):
     frame = pd.DataFrame([[1, 0], row], columns=["media_SC", "media_YPD"], index=[2, 3])

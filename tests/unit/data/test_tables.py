@@ -133,6 +133,11 @@ def test_a_sheet_of_a_table_that_is_no_workbook_is_refused(write):
         long(write("region_id,a\nx,1\n"), sheet="one")
 
 
+def test_a_sheet_of_a_folder_is_refused(tmp_path):
+    with pytest.raises(DataError, match="is a folder, and data.sheet names 'one'; leave"):
+        read_tables(tmp_path, DataConfig(sheet="one"))
+
+
 def test_the_yaml_says_how_to_read_a_workbook_and_a_text(write, workbook):
     assert long(workbook(a=FRAME, b=FRAME.iloc[:1]), sheet="b").sheet == "b"
     assert long(write("region_id;x\na;1,234\n"), decimal=",").numbers("x").tolist() == [1.234]
