@@ -252,10 +252,7 @@ def _fill(columns: dict[int, _Column], chunks: Iterator[pd.DataFrame]) -> int:
         warnings.simplefilter("ignore", pd.errors.ParserWarning)  # of cells beyond the header
         warnings.simplefilter("ignore", pd.errors.DtypeWarning)  # `_Column` sees to that
         for chunk in chunks:
-            floats = chunk.select_dtypes("float64")
-            for position, values in zip(floats.columns, floats.to_numpy().T, strict=True):
-                columns[position].put(values, at)
-            for position, cells in chunk.select_dtypes(exclude="float64").items():
+            for position, cells in chunk.items():
                 columns[position].put(cells, at)
             at += len(chunk)
     return at
@@ -274,17 +271,10 @@ class _Column:
         self._kind = ""
         self._values: np.ndarray | None = None
 
-    def put(self, cells: pd.Series | np.ndarray, at: int) -> None:
-        """Take up the cells of the rows from `at` on.
-
-        Args:
-            cells: An array of floats, or a series of anything.
-            at: The position of the first row.
-        """
-        if isinstance(cells, np.ndarray):
-            kind = "" if self._kind != "number" and np.isnan(cells).all() else "number"
-        else:
-            kind = _kind(cells)
+    def put(self, cells: pd.Series, at: int) -> None:
+        """Take up the cells of the rows from `at` on."""
+        is_float = cells.dtype == np.float64
+        kind = "number" if is_float and self._kind == "number" else _kind(cells)
         if self.mixed or (not kind and self._values is None):
             return
         if kind == "mixed" or (kind and self._kind and kind != self._kind):
@@ -331,7 +321,7 @@ def _kind(cells: pd.Series) -> str:
         if inferred not in ("string", "boolean", "empty"):
             return "mixed"
     if pd.api.types.is_numeric_dtype(cells):
-        return "number"
+        return "" if cells.isna().all() else "number"
     first = cells.first_valid_index()
     if first is None:
         return ""
