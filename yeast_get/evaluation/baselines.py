@@ -93,6 +93,12 @@ class Baselines:
             said["additive"] = self._shape(base + effect)
         return said
 
+    def knows(
+        self, region_key: np.ndarray, condition_key: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """[n] bool each: whether a row's region, and its condition, was trained on."""
+        return _find(self.region_keys, region_key)[1], _find(self.condition_keys, condition_key)[1]
+
     def undefined_reason(self, name: str) -> str:
         """Why `predict` gave None for the baseline `name`.
 

@@ -26,9 +26,9 @@ def score(y_true: np.ndarray, y_pred: np.ndarray) -> dict[str, Any]:
         y_pred: Same shape and unit, finite.
 
     Returns:
-        "n" (the number of measured values) and "pearson", "spearman", "r2", "rmse", "mae", the
-        last two in the unit of the input. An undefined score is None, and "<name>_reason" says
-        why. R² compares with the mean of these very values.
+        "n" (the number of measured values) and "pearson", "spearman", "concordance" (Lin 1989),
+        "r2", "rmse", "mae", the last two in the unit of the input. An undefined score is None, and
+        "<name>_reason" says why. R² compares with the mean of these very values.
 
     Raises:
         ValueError: If the shapes differ, a prediction is not finite, or a measured value is
@@ -40,6 +40,7 @@ def score(y_true: np.ndarray, y_pred: np.ndarray) -> dict[str, Any]:
     scores: dict[str, Any] = {"n": int(true.size)}
     _put(scores, "pearson", correlation, lambda: _pearson(true, pred))
     _put(scores, "spearman", correlation, lambda: _spearman(true, pred))
+    _put(scores, "concordance", variance, lambda: _concordance(true, pred))
     _put(scores, "r2", variance, lambda: _r2(true, pred))
     nothing = None if true.size else "no measured values"
     _put(scores, "rmse", nothing, lambda: float(np.sqrt(np.mean((true - pred) ** 2))))
@@ -272,6 +273,15 @@ def _spearman(true: np.ndarray, pred: np.ndarray) -> float:
     from scipy.stats import rankdata
 
     return _pearson(rankdata(true), rankdata(pred))
+
+
+def _concordance(true: np.ndarray, pred: np.ndarray) -> float:
+    """Lin's concordance: 1 on the identity line, less the further from it."""
+    true_dev, true_square = _single(true)
+    pred_dev, pred_square = _single(pred)
+    shift = true.size * float((true - pred).mean()) ** 2
+    product = float(np.dot(true_dev, pred_dev)) if pred_square else 0.0
+    return 2 * product / (true_square + pred_square + shift)
 
 
 def _r2(true: np.ndarray, pred: np.ndarray) -> float:

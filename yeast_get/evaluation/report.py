@@ -17,7 +17,8 @@ from yeast_get.data.splits import NEW, PART_NAMES, TEST, TRAIN, UNUSED, VAL
 from yeast_get.data.yeast_dataset import EpochSampler, YeastDataset, batches
 from yeast_get.errors import Problem, RunError
 from yeast_get.evaluation import plots
-from yeast_get.evaluation.baselines import Baselines, compare
+from yeast_get.evaluation.baselines import NAMES, Baselines, compare
+from yeast_get.evaluation.bootstrap import RESAMPLES, Resampler, choose_over, interval
 from yeast_get.evaluation.importance import permutation_importance
 from yeast_get.evaluation.inference import evaluating, predict
 from yeast_get.evaluation.metrics import group_table, summarise
@@ -212,33 +213,73 @@ def measure(evaluation: Evaluation, y_pred: np.ndarray) -> dict[str, Any]:
         )
         return metrics | {"by_split": by_split, "overlap_with_training": evaluation.overlap}
     wanted = data.measured & evaluation.in_part(evaluation.headline)
-    metrics |= summary(y_pred, wanted)
-    baselines = _score_baselines(evaluation, wanted, condition[wanted])
+    judged = _Judged(evaluation, wanted, condition[wanted])
+    metrics |= judged.scores(y_pred[wanted])
+    said = _baselines_of(evaluation, wanted)
+    baselines = {name: judged.scores(y) for name, y in said.items()}
+    beats = compare(metrics, baselines)
+    if beats["pearson"] is not None:
+        beats["pearson_ci95"] = judged.difference(y_pred[wanted], said[beats["name"]])
     return metrics | {
+        "intervals": judged.intervals,
         "by_split": by_split,
         "baselines": baselines,
-        "beats_best_baseline_by": compare(metrics, baselines),
+        "beats_best_baseline_by": beats,
         "overlap_with_training": evaluation.overlap,
     }
 
 
-def _score_baselines(
-    evaluation: Evaluation, wanted: np.ndarray, condition: np.ndarray
-) -> dict[str, Any]:
-    """The scores of each baseline on the wanted rows [N], whose conditions have these codes."""
+def _baselines_of(evaluation: Evaluation, wanted: np.ndarray) -> dict[str, np.ndarray | str]:
+    """What each baseline says of the wanted rows [N], or why it says nothing."""
     data, fitted = evaluation.data, evaluation.baselines
-    region = data.region_index[wanted]
+    region = data.region_hash[data.region_index[wanted]]
     key = evaluation.condition_key[data.sample_index[wanted]]
-    scores: dict[str, Any] = {}
-    for name, y in fitted.predict(data.region_hash[region], key).items():
-        if not wanted.any():
-            reason = "the part has no measured row"
-            scores[name] = {"overall": None, "overall_reason": reason}
-        elif y is None:
-            scores[name] = {"overall": None, "overall_reason": fitted.undefined_reason(name)}
-        else:
-            scores[name] = summarise(data.target[wanted], y, region, condition)
-    return scores
+    if not wanted.any():
+        return dict.fromkeys(NAMES, "the part has no measured row")
+    return {
+        name: fitted.undefined_reason(name) if y is None else y
+        for name, y in fitted.predict(region, key).items()
+    }
+
+
+class _Judged:
+    """The rows that the headline speaks of, to score predictions of them with intervals.
+
+    Attributes:
+        intervals: What was drawn for them, for `metrics.json`.
+    """
+
+    def __init__(self, evaluation: Evaluation, wanted: np.ndarray, condition: np.ndarray) -> None:
+        data, fitted = evaluation.data, evaluation.baselines
+        self._y_true, self._condition = data.target[wanted], condition
+        self._region = data.region_index[wanted]
+        keys = (data.region_hash[self._region], evaluation.condition_key[data.sample_index[wanted]])
+        known = fitted.knows(*keys)
+        sizes = {"regions": len(np.unique(keys[0])), "conditions": len(np.unique(keys[1]))}
+        over = choose_over(*known, sizes["regions"], sizes["conditions"])
+        self._resampler = Resampler(self._y_true, *keys, over)
+        self.intervals: dict[str, Any] = {"over": over, **sizes, "resamples": RESAMPLES}
+        if self._resampler.reason is not None:
+            self.intervals = {"over": None, "reason": self._resampler.reason}
+
+    def scores(self, y: np.ndarray | str) -> dict[str, Any]:
+        """What `summarise` says of a prediction, with intervals; of a reason, that it is one."""
+        if isinstance(y, str):
+            return {"overall": None, "overall_reason": y}
+        summary = summarise(self._y_true, y, self._region, self._condition)
+        if self._resampler.reason is None:
+            drawn = {name: interval(each) for name, each in self._resampler.scores(y).items()}
+            for name in ("across_region_pearson", "within_region_pearson"):
+                summary[f"{name}_ci95"] = drawn.pop(name)
+            summary["overall"]["ci95"] = drawn
+        return summary
+
+    def difference(self, y: np.ndarray, other: np.ndarray | str) -> list[float] | None:
+        """The interval of Pearson's r less that of another prediction, on the same resamples."""
+        if self._resampler.reason is not None or isinstance(other, str):
+            return None
+        ours, theirs = self._resampler.scores(y), self._resampler.scores(other)
+        return interval(ours["pearson"] - theirs["pearson"])
 
 
 def headline_lines(metrics: dict[str, Any]) -> list[str]:
@@ -253,21 +294,33 @@ def headline_lines(metrics: dict[str, Any]) -> list[str]:
     for name, each in metrics["baselines"].items():
         known = each["overall"] is not None
         lines.append(f"  {_scores(name, each)}" if known else f"  {name}: {each['overall_reason']}")
-    beats = metrics["beats_best_baseline_by"]
-    if beats.get("pearson") is None:
-        return [*lines, f"not compared with the baselines: {beats.get('pearson_reason', '')}"]
-    verb = "beats" if beats["pearson"] > 0 else "does NOT beat"
-    lines.append(
-        f"the model {verb} the best baseline ({beats['name']}): "
-        f"{beats['pearson']:+.3f} in Pearson r"
-    )
+    lines.append(_verdict(metrics["beats_best_baseline_by"]))
+    if metrics["intervals"]["over"] is not None:
+        over = metrics["intervals"]["over"].replace("both", "regions and conditions")
+        lines.append(f"95 % intervals by drawing whole {over}, {RESAMPLES:,} times")
     return lines
+
+
+def _verdict(beats: dict[str, Any]) -> str:
+    """Whether the model is better than the best baseline, in words."""
+    if beats.get("pearson") is None:
+        return f"not compared with the baselines: {beats.get('pearson_reason', '')}"
+    by, ci = beats["pearson"], beats["pearson_ci95"]
+    said = f"the best baseline ({beats['name']}): {by:+.3f} in Pearson r"
+    if ci is None:
+        return f"the model {'beats' if by > 0 else 'does NOT beat'} {said}"
+    verb = "beats" if ci[0] > 0 else "does NOT beat"
+    unsure = ", so the two cannot be told apart" if ci[0] <= 0 <= ci[1] else ""
+    return f"the model {verb} {said} (95 % CI {ci[0]:+.3f} to {ci[1]:+.3f}{unsure})"
 
 
 def _scores(name: str, summary: dict[str, Any]) -> str:
     overall = summary["overall"]
     words = [f"{name}: n {overall['n']:,}"]
-    words += [f"{key} {_shown(overall[key])}" for key in ("pearson", "r2", "rmse")]
+    pearson = f"pearson {_shown(overall['pearson'])}"
+    ci = overall.get("ci95", {}).get("pearson")
+    words.append(pearson if ci is None else f"{pearson} ({ci[0]:.3f} to {ci[1]:.3f})")
+    words += [f"{key} {_shown(overall[key])}" for key in ("spearman", "r2", "rmse")]
     words.append(f"across regions {_shown(summary['across_region_pearson'])}")
     words.append(f"within regions {_shown(summary['within_region_pearson'])}")
     return ", ".join(words)

@@ -32,6 +32,10 @@ def test_score_equals_scipy_and_sklearn(n, offset, scale):
     assert result["r2"] == pytest.approx(r2_score(near_true, near_pred), rel=1e-9)
     assert result["rmse"] == pytest.approx(root_mean_squared_error(true, pred), rel=1e-9)
     assert result["mae"] == pytest.approx(mean_absolute_error(true, pred), rel=1e-9)
+    moments = np.cov(near_true, near_pred, bias=True)
+    shift = (true - pred).mean() ** 2
+    lin = 2 * moments[0, 1] / (moments[0, 0] + moments[1, 1] + shift)
+    assert result["concordance"] == pytest.approx(lin, rel=1e-9)
     assert not any(name.endswith("_reason") for name in result)
 
 
