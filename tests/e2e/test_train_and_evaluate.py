@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from sklearn.metrics import r2_score
+from scipy.stats import pearsonr, spearmanr
+from sklearn.metrics import mean_absolute_error, r2_score, root_mean_squared_error
 
 from tests.conftest import long_table
 
@@ -53,14 +54,46 @@ def test_a_run_and_its_evaluation_write_what_the_readme_says(train, evaluate, ta
     assert metrics(folder)["part"] == "test"
 
 
+def assert_scores_of(said, rows):
+    """SciPy and scikit-learn say the same of rows of predictions.csv."""
+    true, pred = rows["y_true"].to_numpy(), rows["y_pred"].to_numpy()
+    spread = true.var() + pred.var() + (true.mean() - pred.mean()) ** 2
+    expected = {
+        "n": len(rows), "pearson": pearsonr(true, pred).statistic,
+        "spearman": spearmanr(true, pred).statistic, "r2": r2_score(true, pred),
+        "rmse": root_mean_squared_error(true, pred), "mae": mean_absolute_error(true, pred),
+        "concordance": 2 * np.cov(true, pred, bias=True)[0, 1] / spread,
+    }  # fmt: skip
+    for name, value in expected.items():
+        assert said["overall"][name] == pytest.approx(value, rel=1e-7, abs=1e-9), name
+    conditions = ["medium", "temperature", "drug", "drug_concentration"]
+    for name, keys in (("across", conditions), ("within", ["region_id"])):
+        each = [
+            pearsonr(group["y_true"], group["y_pred"]).statistic
+            for _, group in rows.groupby(keys, dropna=False)
+            if len(group) >= 3 and group["y_true"].nunique() > 1 and group["y_pred"].nunique() > 1
+        ]
+        assert said[f"{name}_region_pearson_groups"] == len(each)
+        if each:
+            assert said[f"{name}_region_pearson"] == pytest.approx(np.mean(each), abs=1e-7)
+
+
 def test_scores_are_those_of_the_written_predictions(train, table_path):
     run = train(table_path)
     rows = read(run, "predictions.csv")
     test = rows[rows["split"] == "test"]
-    said = metrics(run)["overall"]
-    assert said["n"] == len(test)
-    assert said["pearson"] == pytest.approx(np.corrcoef(test["y_true"], test["y_pred"])[0, 1])
-    assert said["r2"] == pytest.approx(r2_score(test["y_true"], test["y_pred"]), abs=1e-6)
+    said = metrics(run)
+    by_part = {name: part for name, part in rows.groupby("split") if name != "unused"}
+    assert set(said["by_split"]) == set(by_part)
+    by_drug = dict(iter(test.groupby("drug")))
+    assert set(said["by_drug"]) == set(by_drug)
+    pairs = [(said, test), *((said["by_split"][name], part) for name, part in by_part.items())]
+    pairs += [(said["by_drug"][name], part) for name, part in by_drug.items()]
+    for ours, part in pairs:
+        assert_scores_of(ours, part)
+    inside = said["overall"]["ci95"]
+    for name, (low, high) in inside.items():
+        assert low <= said["overall"][name] <= high, name
     train_rows = rows[rows["split"] == "train"]
     mean = metrics(run)["baselines"]["global mean"]["overall"]
     rmse = np.sqrt(np.mean((test["y_true"] - train_rows["y_true"].mean()) ** 2))

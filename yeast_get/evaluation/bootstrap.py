@@ -16,7 +16,7 @@ import numpy as np
 from scipy import sparse
 from scipy.stats import rankdata
 
-from yeast_get.evaluation.metrics import MIN_VALUES
+from yeast_get.evaluation.metrics import MIN_VALUES, as_columns
 
 RESAMPLES = 1000
 FEWEST = 5
@@ -77,7 +77,7 @@ class Resampler:
         resamples: int = RESAMPLES,
         seed: int = 0,
     ) -> None:
-        true = _columns(y_true)
+        true = as_columns(y_true)
         self._strands = true.shape[1]
         self._measured = ~np.isnan(true)
         strand = np.broadcast_to(np.arange(self._strands), true.shape)[self._measured]
@@ -116,7 +116,7 @@ class Resampler:
         Raises:
             ValueError: If the shape is another one, or there are no intervals (see `reason`).
         """
-        pred = _columns(y_pred)
+        pred = as_columns(y_pred)
         if pred.shape != self._measured.shape:
             raise ValueError(f"y_pred has shape {pred.shape}, not {self._measured.shape}")
         if self.reason is not None:
@@ -168,12 +168,6 @@ class Resampler:
         across = _within(sums["n"].T, by_condition, of_region)
         scores["across_region_pearson"] = _mean(across, of_condition)
         return scores
-
-
-def _columns(y: np.ndarray) -> np.ndarray:
-    """[n] or [n,T] as [n,T] float64."""
-    values = np.asarray(y, dtype=np.float64)
-    return values[:, None] if values.ndim == 1 else values
 
 
 def _pooled(s: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -150,6 +150,12 @@ def summarise(
     return summary
 
 
+def as_columns(y: np.ndarray) -> np.ndarray:
+    """[n] or [n,T] as [n,T] float64."""
+    values = np.asarray(y, dtype=np.float64)
+    return values[:, None] if values.ndim == 1 else values
+
+
 def _put(scores: dict[str, Any], name: str, reason: str | None, value: Any) -> None:
     """Store `value()`, or None and the reason why there is no value."""
     scores[name] = value() if reason is None else None

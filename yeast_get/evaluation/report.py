@@ -10,9 +10,10 @@ import numpy as np
 import pandas as pd
 
 from yeast_get.config import Settings
-from yeast_get.data.conditions import cell_text
+from yeast_get.data.conditions import NO_DRUG, cell_text
 from yeast_get.data.expression_data import ExpressionData
 from yeast_get.data.features import FeatureSchema
+from yeast_get.data.findings import counted
 from yeast_get.data.splits import NEW, PART_NAMES, TEST, TRAIN, UNUSED, VAL
 from yeast_get.data.yeast_dataset import EpochSampler, YeastDataset, batches
 from yeast_get.errors import Problem, RunError
@@ -22,6 +23,7 @@ from yeast_get.evaluation.bootstrap import RESAMPLES, Resampler, choose_over, in
 from yeast_get.evaluation.importance import permutation_importance
 from yeast_get.evaluation.inference import evaluating, predict
 from yeast_get.evaluation.metrics import group_table, summarise
+from yeast_get.evaluation.replicates import replicate_agreement
 from yeast_get.model.yeast_model import YeastModel
 from yeast_get.run_dir import RunDir, atomic, write_json
 
@@ -222,10 +224,50 @@ def measure(evaluation: Evaluation, y_pred: np.ndarray) -> dict[str, Any]:
         beats["pearson_ci95"] = judged.difference(y_pred[wanted], said[beats["name"]])
     return metrics | {
         "intervals": judged.intervals,
+        "replicates": _replicates(data, wanted),
         "by_split": by_split,
+        "by_drug": {
+            drug: summary(y_pred, wanted & rows) for drug, rows in _drugs(data, wanted).items()
+        },
+        "by_target": _by_target(data, y_pred, wanted, condition),
         "baselines": baselines,
         "beats_best_baseline_by": beats,
         "overlap_with_training": evaluation.overlap,
+    }
+
+
+def _replicates(data: ExpressionData, wanted: np.ndarray) -> dict[str, Any]:
+    """How far replicates agree in the wanted rows [N]."""
+    condition = np.unique(data.signature, return_inverse=True)[1].reshape(-1)
+    condition[data.conditions.isna().all(axis=1).to_numpy()] = -1
+    region, sample = data.region_index[wanted], data.sample_index[wanted]
+    return replicate_agreement(data.target[wanted], region, sample, condition[sample])
+
+
+def _drugs(data: ExpressionData, wanted: np.ndarray) -> dict[str, np.ndarray]:
+    """The rows [N] of each drug, or combination of drugs, that some wanted row has."""
+    names = [each.name for each in data.fields if each.kind == "drug" and each.name in data.given]
+    if not names:
+        return {}
+    said = [
+        " + ".join(word for word in row if word != NO_DRUG) or NO_DRUG
+        for row in data.conditions[names].fillna("not recorded").itertuples(index=False)
+    ]
+    codes, words = pd.factorize(np.array(said, dtype=object), sort=True)
+    rows = codes[data.sample_index]
+    return {words[code]: rows == code for code in np.unique(rows[wanted])}
+
+
+def _by_target(
+    data: ExpressionData, y_pred: np.ndarray, wanted: np.ndarray, condition: np.ndarray
+) -> dict[str, Any]:
+    """The scores of each of several targets alone."""
+    if len(data.target_names) == 1:
+        return {}
+    region = data.region_index[wanted]
+    return {
+        name: summarise(data.target[wanted, t], y_pred[wanted, t], region, condition[wanted])
+        for t, name in enumerate(data.target_names)
     }
 
 
@@ -295,6 +337,13 @@ def headline_lines(metrics: dict[str, Any]) -> list[str]:
         known = each["overall"] is not None
         lines.append(f"  {_scores(name, each)}" if known else f"  {name}: {each['overall_reason']}")
     lines.append(_verdict(metrics["beats_best_baseline_by"]))
+    replicates = metrics["replicates"]
+    if replicates["ceiling"] is not None:
+        lines.append(
+            f"replicates agree with r {replicates['pearson']:.3f} "
+            f"({counted(replicates['pairs'], 'pair')} of samples), so that no model can be "
+            f"expected above {replicates['ceiling']:.3f}"
+        )
     if metrics["intervals"]["over"] is not None:
         over = metrics["intervals"]["over"].replace("both", "regions and conditions")
         lines.append(f"95 % intervals by drawing whole {over}, {RESAMPLES:,} times")
