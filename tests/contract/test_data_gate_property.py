@@ -511,6 +511,11 @@ def test_the_good_table_loads_to_what_it_means(form, tmp_path):
 @example(damage=Damage("xlsx", shapes={5: "long"}))
 @example(
     damage=Damage(
+        "comma", {(12, "drug_concentration"): Cell("zz", BAD), (12, "drug"): Cell("", NOTHING)}
+    )
+)
+@example(
+    damage=Damage(
         "comma", {(30, "drug"): Cell("", NOTHING), (30, "drug_concentration"): Cell("x", BAD)}
     )
 )

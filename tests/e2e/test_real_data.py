@@ -59,7 +59,7 @@ def test_gasch2000_needs_its_declarations(data_dir):
 
 def test_getforyeast_is_thirteen_conditions(root, data_dir):
     data = load(root, data_dir, "getforyeast")
-    assert conditions_line(data).startswith("66 samples are 13 conditions")
+    assert conditions_line(data).startswith("66 samples of 13 conditions")
     assert any("GSM7768081, GSM7768082" in line for line in data.warnings)
     dose = data.conditions["drug_concentration"][data.conditions["drug"] == "PeAfpA"]
     expected = np.repeat([1e-3, 2e-3, 4e-3], 3) / 6600  # µg/mL are 1e-3 g/L

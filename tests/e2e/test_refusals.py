@@ -266,7 +266,7 @@ def test_check_writes_nothing(root, tmp_path, table_path):
     result = run(root, "--data", table_path, "--check", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert "motifs: motif_a, motif_b, motif_c" in result.stdout
-    assert "6 samples are 3 conditions" in result.stdout
+    assert "6 samples of 3 conditions" in result.stdout
     assert sorted(tmp_path.iterdir()) == before
 
 

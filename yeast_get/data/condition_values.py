@@ -47,13 +47,7 @@ def fold_one_hot(table: RawTable, name: str, categories: Mapping[str, str]) -> p
 
     They hold 0 and 1, or true and false as `pandas.get_dummies` writes them.
     """
-    columns = [table.frame[name] for name in categories]
-    values = np.column_stack(
-        [
-            column.to_numpy(np.float64) if is_bool(column).all() else table.numbers(name)
-            for name, column in zip(categories, columns, strict=True)
-        ]
-    )
+    values = np.column_stack([_zero_or_one(table, column) for column in categories])
     is_one_hot = ((values == 0) | (values == 1)).all(axis=1) & (values.sum(axis=1) == 1)
     table.error(
         "not one-hot",
@@ -64,6 +58,18 @@ def fold_one_hot(table: RawTable, name: str, categories: Mapping[str, str]) -> p
     words = np.array(list(categories.values()), dtype=object)
     chosen = words[np.nan_to_num(values).argmax(axis=1)]
     return pd.Series(chosen, index=table.frame.index, name=name)
+
+
+def _zero_or_one(table: RawTable, column: str) -> np.ndarray:
+    """A one-hot column as numbers [rows], true as 1."""
+    series = table.frame[column]
+    truths = is_bool(series)
+    if not truths.any():
+        return table.numbers(column)
+    numbers = series.astype(object).mask(truths, series.map({True: 1.0, False: 0.0}))
+    return RawTable(
+        numbers.to_frame(), table.file, table.sheet, table.decimal, table.findings
+    ).numbers(column)
 
 
 def read_conditions(

@@ -10,12 +10,12 @@ import re
 from collections.abc import Iterable
 
 _TOKEN = re.compile(
-    r'"(?P<quoted>[^"]*)"|\\(?P<escaped>.)|\[[^\]]*\]|_.|\*.|(?P<digits>General|[0#?.,]+|E[-+]0+)'
+    r'"(?P<quoted>[^"]*)"|\\(?P<escaped>.)|\[[^\]]*\]|_.|\*.|(?P<digits>General|[.,]*[0#?][0#?.,]*|E[-+]0+)'
     r"|(?P<other>.)",
     re.IGNORECASE | re.DOTALL,
 )
+_CONDITION = re.compile(r"\[[<>=][^\]]*\]")
 _NO_UNIT = re.compile(r"[\s()+\-−$€£¥￥,.:/'@]*")
-_PADDED = re.compile("0{2,}")
 
 
 def units_of_formats(codes: Iterable[str]) -> dict[int, str]:
@@ -31,20 +31,27 @@ def shown(code: str, value: float, decimal: str = ".") -> str | None:
         value: The number in the cell.
         decimal: The decimal sign to write.
     """
+    if _CONDITION.search(code) and _any_unit(code):
+        return f"{value:.12g} in the format {code}"  # for nobody to read
     section = _section(code, value)
-    if _PADDED.fullmatch(section) and float(value).is_integer():
-        return f"{int(value):0{len(section)}d}"
-    before, after, has_digits = "", "", False
+    before, after, digits, is_percent = "", "", "", False
     for token in _TOKEN.finditer(section):
+        digits += token["digits"] or ""
         text = token["quoted"] or token["escaped"] or token["other"] or ""
-        has_digits |= token["digits"] is not None
-        before, after = (before, after + text) if has_digits else (before + text, after)
+        is_percent |= token["other"] == "%"
+        before, after = (before, after + text) if digits else (before + text, after)
     if _NO_UNIT.fullmatch(before + after):
         return None
-    if not has_digits:
-        return before
-    number = f"{100 * value if '%' in after else value:.12g}".replace(".", decimal)
-    return f"{before.replace('-', '')}{number}{after}".strip()
+    if not digits:  # letters without quotes are the name of a format, such as G/通用格式
+        return before if '"' in section or "\\" in section else None
+    thousands = len(digits) - len(digits.rstrip(","))
+    number = value * (100 if is_percent else 1) / 1000**thousands
+    said = f"{number:.12g}".replace(".", decimal)
+    return f"{before.replace('-', '')}{said}{after}".strip()
+
+
+def _any_unit(code: str) -> bool:
+    return any(shown(_CONDITION.sub("", part), 1) for part in code.split(";"))
 
 
 def _section(code: str, value: float) -> str:

@@ -322,8 +322,8 @@ class FeatureSchema:
         said = []
         if odd:
             said.append(
-                f"{counted(len(odd), 'region feature')}, the same throughout training, ignored "
-                f"here where it varies: {_some(odd)}"
+                f"{counted(len(odd), 'region feature')} ignored, being the same throughout "
+                f"training, though not here: {_some(odd)}"
             )
         extra = [name for name in at if name not in set(names)]
         if extra:

@@ -120,7 +120,9 @@ def check_regions(table: RawTable, roles: Roles, regions: np.ndarray, joined: Jo
         region = pd.factorize(regions[rows])[0]
     groups = _Groups(table, "region", rows, region)
     places = [roles.region[name] for name in ("start", "end") if name in roles.region]
-    for name in (*roles.motifs, *roles.region_features, *places):
+    for name in (*roles.motifs, *roles.region_features):
+        groups.check(name, table.numbers(name), stored=np.float32)
+    for name in places:
         groups.check(name, table.numbers(name))
     for name in ("chrom", "gene_id"):
         if name in roles.region:
@@ -188,11 +190,12 @@ class _Groups:
         out[self.rows] = np.isin(self.group, self.group[where[self.rows]])
         return out
 
-    def differs(self, column: np.ndarray) -> np.ndarray:
-        """Which rows are not as the first of their group [n]; numbers as they will be stored.
+    def differs(self, column: np.ndarray, stored: type | None = None) -> np.ndarray:
+        """Which rows are not as the first of their group [n].
 
         Args:
             column: A value for each row of the table, NaN = blank.
+            stored: The type that it will be stored as, where that is another one.
         """
         values = column[self.rows]
         if self._is_cycle:  # sample by sample, in one order
@@ -201,13 +204,13 @@ class _Groups:
         else:
             differs = values != values[self.first][self.group]
         if differs.any() and values.dtype.kind == "f":
-            stored = values.astype(np.float32)
-            usual = stored[self.first][self.group]
-            differs = (stored != usual) & ~(np.isnan(stored) & np.isnan(usual))
+            values = values.astype(stored or values.dtype)
+            usual = values[self.first][self.group]
+            differs = (values != usual) & ~(np.isnan(values) & np.isnan(usual))
         out: np.ndarray = differs
         return out
 
-    def check(self, column: str, values: np.ndarray) -> None:
+    def check(self, column: str, values: np.ndarray, stored: type | None = None) -> None:
         """Take up an error where a value is not the commonest one of its group.
 
         Rows with errors elsewhere count where the others are undecided.
@@ -215,17 +218,16 @@ class _Groups:
         Args:
             column: The column; cells of it that have an error already are not looked at.
             values: What its cells say, for each row of the table; NaN = blank.
+            stored: As in `differs`.
         """
-        if self.table.findings.errors:
-            self = self.where(self.table.good(column))
-        differs = self.differs(values)
-        if not differs.any():
-            return
+        groups = self.where(self.table.good(column)) if self.table.findings.errors else self
+        differs = groups.differs(values, stored)
+        if differs.any():
+            groups._blame(column, values.astype(stored or values.dtype)[groups.rows], differs)
+
+    def _blame(self, column: str, values: np.ndarray, differs: np.ndarray) -> None:
         at = np.flatnonzero(np.isin(self.group, np.unique(self.group[differs])))
         votes = np.where(self.table.good()[self.rows[at]], len(at), 1)
-        values = values[self.rows]
-        if values.dtype.kind == "f":
-            values = values.astype(np.float32)
         frame = pd.DataFrame({"group": self.group[at], "value": values[at], "votes": votes})
         size = frame.groupby(["group", "value"], dropna=False)["votes"].transform("sum")
         best = frame.assign(size=size).groupby("group")["size"].transform("max")

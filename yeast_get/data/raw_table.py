@@ -18,7 +18,7 @@ BLANK_CELLS = ("", "NA", "N/A", "NaN", "nan", "null", "NULL")
 """Cells that every reader takes for blank, in any column."""
 
 
-_UNNAMED = re.compile(r"Unnamed: \d+(_level_\d+)?")
+_UNNAMED = re.compile(r"Unnamed: \d+(\.\d+)*(_level_\d+)?")
 
 
 @dataclass
@@ -156,7 +156,10 @@ class RawTable:
         else:
             got = parse_number(str(cell), self.decimal)
         if isinstance(got, Bad):
-            self.error(got.kind, got.what, got.fix, column=column, where=at)
+            fix = got.fix
+            if self.sheet and str(cell)[:1].isdecimal():
+                fix += "; where Excel's number format adds the rest, set it to General"
+            self.error(got.kind, got.what, fix, column=column, where=at)
             return np.nan
         self.findings.normalise(column, "read as a plain number", len(at), f"{cell} -> {got:g}")
         return got
@@ -252,7 +255,8 @@ def with_header(cells: pd.DataFrame, header: Sequence[str | None], table: RawTab
         of the same header. What pandas calls `Unnamed: 0` has no header.
     """
     names = ["" if name is None else str(name).strip() for name in header]
-    names = ["" if _UNNAMED.fullmatch(name) else name for name in names]
+    called = {i: f" ('{name}')" for i, name in enumerate(names) if _UNNAMED.fullmatch(name)}
+    names = ["" if i in called else name for i, name in enumerate(names)]
     names += [""] * (cells.shape[1] - len(names))
     kept: dict[str, int] = {}
     problem = table.findings.add
@@ -269,7 +273,8 @@ def with_header(cells: pd.DataFrame, header: Sequence[str | None], table: RawTab
             held = column.dropna()
             problem(Finding(
                 "error", "no header",
-                f"column {position + 1} has no header and holds '{{value}}'",
+                f"column {position + 1}{called.get(position, '')} has no header and holds "
+                "'{value}'",
                 "name it, or delete the column", table.file, table.sheet, None,
                 held.index.to_numpy(np.int64), list(held),
             ))  # fmt: skip

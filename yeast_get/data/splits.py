@@ -225,7 +225,7 @@ def conditions_line(data: ExpressionData) -> str:
     """How many conditions the samples are, replicates counted once."""
     blank = data.conditions.isna().all(axis=1).to_numpy()
     conditions = len(np.unique(data.signature[~blank]))
-    line = f"{counted(data.num_samples, 'sample')} are {counted(conditions, 'condition')}"
+    line = f"{counted(data.num_samples, 'sample')} of {counted(conditions, 'condition')}"
     return (
         f"{line} ({counted(int(blank.sum()), 'sample')} without a recorded one)"
         if blank.any()

@@ -409,8 +409,8 @@ def _count_cells(data: bytes, layout: Layout, last: bool = False) -> int:
     starts = np.concatenate([[0], ends[:-1] + 1])
     longest = int((ends - starts).max())
     count = np.uint16 if longest < 1 << 16 else np.int64  # the narrow one is the fast one
-    counted = is_separator[: ends[-1] + 1].view(np.uint8)
-    cells = np.add.reduceat(counted, starts, dtype=count).astype(np.int64) + 1
+    ones = is_separator[: ends[-1] + 1].view(np.uint8)
+    cells = np.add.reduceat(ones, starts, dtype=count).astype(np.int64) + 1
     first, second = letters[starts], letters[np.minimum(starts + 1, ends)]
     odd = (cells != len(layout.header)) | (first <= 32) | (first == ord(layout.delimiter))
     odd |= (first == 34) & ((second <= 32) | (second == 34))

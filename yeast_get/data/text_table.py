@@ -2,9 +2,9 @@
 
 A file is read twice, block by block. The first pass counts the cells of every record and finds
 the ones that do not fit the header. The second is the parser of pandas, which never sees these: it
-counts records in its own way where it is told to skip some. A large file without quotes is parsed
-first, on all cores, in the hope that all of its records fit, which a full last column shows; else
-it is read as all others are.
+counts records in its own way where it is told to skip some. A large file without quotes
+and carriage returns is parsed first, on all cores, in the hope that all of its records fit; else it
+is read as all others are.
 """
 
 from __future__ import annotations
@@ -114,8 +114,9 @@ def _parse_ahead(
 ) -> tuple[Layout, pd.DataFrame] | None:
     """Layout and cells of a file if all of its records fit its header; None where that is not sure.
 
-    Without quotes every line is a record. pandas pads a short one and a blank one, so that the
-    last column is not full; the cells that a long one has too many stand in a column of their own.
+    Without quotes every line is a record. Where all have as many delimiters as they should have
+    together, and no last cell is blank, none is too short (its last cell would be blank) and so
+    none too long.
     """
     try:
         layout = layout_of(*read_head(source), str(source.path))
@@ -125,13 +126,20 @@ def _parse_ahead(
         sign = decimal or _decimal_sign(layout, texts) or "."
         parse = partial(_parse_pieces, source, layout)
         cells = _read_cells(parse, layout, sign, texts, ahead=True)
-    except (DataError, NotUtf8, Irregular, OpenQuote, ValueError, pd.errors.ParserError):
+    except (DataError, NotUtf8, Irregular, OpenQuote, ValueError) as error:
+        log.debug("%s is counted first: %s", source.path, error or type(error).__name__)
         return None
-    width = len(layout.header)
-    if not len(cells) or cells[width - 1].isna().any() or cells[width].notna().any():
+    last = cells.iloc[:, -1]
+    if not len(cells) or last.isna().any() or _any_blank(last):
         return None
     layout.rows = layout.header_row + len(cells)
-    return layout, cells.iloc[:, :width]
+    return layout, cells
+
+
+def _any_blank(cells: pd.Series) -> bool:
+    if pd.api.types.is_numeric_dtype(cells):
+        return False
+    return any(isinstance(cell, str) and not cell.strip() for cell in cells)
 
 
 def _parse_pieces(
@@ -146,11 +154,21 @@ def _parse_pieces(
     parsing: deque[Future[pd.DataFrame]] = deque()
     with ThreadPoolExecutor(threads) as pool:
         for piece in _pieces(source, layout.header_row):
-            parsing.append(pool.submit(pd.read_csv, io.BytesIO(piece), **options))
+            parsing.append(pool.submit(_parse_piece, piece, layout, options))
             if len(parsing) > threads + 2:
                 yield parsing.popleft().result()
         while parsing:
             yield parsing.popleft().result()
+
+
+def _parse_piece(piece: bytes, layout: Layout, options: dict[str, Any]) -> pd.DataFrame:
+    """What pandas makes of some lines that have the right number of delimiters together."""
+    letters = np.frombuffer(piece, dtype=np.uint8)
+    lines = np.count_nonzero(letters == 10) + (not piece.endswith(b"\n"))
+    delimiters = np.count_nonzero(letters == ord(layout.delimiter))
+    if delimiters != lines * (len(layout.header) - 1):
+        raise Irregular("a row does not fit the header")
+    return pd.read_csv(io.BytesIO(piece), **options)
 
 
 def _pieces(source: TextSource, header_rows: int) -> Iterator[bytes]:
@@ -158,7 +176,7 @@ def _pieces(source: TextSource, header_rows: int) -> Iterator[bytes]:
     rest = b""
     for block in source.blocks(_PIECE):
         if b'"' in block or b"\r" in block:
-            raise Irregular
+            raise Irregular("it holds quotes or carriage returns")
         end = block.rfind(b"\n") + 1
         piece = rest + block[:end] if end else b""
         rest = block[end:] if end else rest + block
@@ -206,14 +224,13 @@ def _read_cells(
 ) -> pd.DataFrame:
     """The cells of all rows that are not left out, under their rows; columns by position.
 
-    Where it goes `ahead`, the layout tells about how many rows there are, none is left out, and
-    one more column takes up what a row has too much.
+    Where it goes `ahead`, the layout tells about how many rows there are, and none is left out.
     """
     skip = layout.left_out()
     index: pd.Index = pd.RangeIndex(layout.header_row + 1, layout.rows + 1)
     if len(skip) > layout.header_row:
         index = index[~index.isin(skip)]
-    width, rows = len(layout.header) + ahead, len(index)
+    width, rows = len(layout.header), len(index)
     columns = {position: _Column(rows) for position in range(width)}
     if rows:
         options: dict[str, Any] = {
@@ -289,7 +306,8 @@ class _Column:
             held = np.empty(self.rows, dtype)
             held[:at] = np.nan if at else 0
         elif len(held) < self.rows:
-            held = np.concatenate([held, np.empty(self.rows // 8, held.dtype)])
+            more = max(self.rows, len(held) * 9 // 8) - len(held)
+            held = np.concatenate([held, np.empty(more, held.dtype)])
         if held.dtype != values.dtype:
             held = held.astype(np.result_type(held.dtype, values.dtype))
         held[at : at + len(values)] = values

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -51,9 +52,10 @@ class WideMatrix:
         table.error("unknown region", what, fix, column=id_column, where=strange)
         of_sample = pd.Index(sample_ids).dropna().unique()
         at_sample = of_sample.get_indexer(pd.Index(names, dtype=object))
+        lost = {cell.strip() for row in lost_samples for cell in re.split(r'[\t,;|"]', row)}
         for name in (name for name, at in zip(names, at_sample, strict=True) if at < 0):
             what = "is a sample that is not in samples"
-            if any(name in row for row in lost_samples):
+            if name in lost:
                 what = "is of a sample whose row in samples has an error"
                 table.warn("unknown sample", what, "mend that row", row=1, column=name)
             else:

@@ -320,6 +320,13 @@ def test_one_hot_columns_may_hold_true_and_false(dtype):
     assert [each.rows.tolist() for each in table.findings.errors] == [[2]]
 
 
+def test_a_blank_among_true_and_false_is_the_only_error():
+    rows = pd.DataFrame({"m_SC": [True, None, False], "m_YPD": [False, True, True]})
+    table = RawTable(rows, "t.csv")
+    fold_one_hot(table, "medium", {"m_SC": "SC", "m_YPD": "YPD"})
+    assert [each.rows.tolist() for each in table.findings.errors] == [[1]]
+
+
 @pytest.mark.parametrize("row", [[0, 0], [1, 1], [0.5, 0.5], [np.nan, 1], [2, -1]])
 def test_rows_that_are_not_one_hot_are_named(row):
     frame = pd.DataFrame([[1, 0], row], columns=["media_SC", "media_YPD"], index=[2, 3])

@@ -576,6 +576,39 @@ def test_a_torn_row_of_a_folder_is_left_out_with_what_hangs_on_it(load, refused,
     )
 
 
+def test_a_torn_row_excuses_no_sample_but_its_own(refused, with_ids):
+    whole = as_folder(with_ids)
+    lines = whole["samples"].to_csv(index=False).split("\n")
+    lines[2] = "s10,7"
+    torn = whole | {"samples": "\n".join(lines)}
+    assert any("column s1: is a sample that is not in samples" in each for each in refused(torn))
+
+
+def test_rows_with_other_errors_have_no_vote(refused, with_ids):
+    """Of a region's three rows two have errors elsewhere, and the same slip."""
+    table = with_ids[with_ids["sample_id"].isin(["s0", "s1", "s2"])].astype({"target": object})
+    region = np.flatnonzero(table["region_id"] == table["region_id"].iloc[0])
+    table.iloc[region[:2], table.columns.get_loc("motif_a")] = 0.7
+    table.iloc[region[:2], table.columns.get_loc("target")] = "x"
+    said = [each for each in refused(table) if "motif_a" in each]
+    assert [each.partition(":")[0] for each in said] == [
+        f"t.csv, row {at + 2}, column motif_a" for at in region[:2]
+    ]
+
+
+def test_a_blank_drug_beside_a_dose_that_is_no_number_may_be_none(refused):
+    text = "region_id,sample_id,motif_a,drug,drug_concentration,target\n"
+    text += "a,s,1,,0,1\nb,s,2,,zz,2\nc,s,3,,0,3\n"
+    assert len(refused(text)) == 1
+
+
+def test_scores_that_are_stored_alike_are_alike(load, refused):
+    text = "region_id,motif_a,start,end,medium,target\na,0.1,1,2,YPD,1\na,0.1,1,2,SC,2\n"
+    assert load(text.replace("SC", "SC").replace("a,0.1,1,2,SC", "a,0.10000000000000002,1,2,SC"))
+    big = text.replace("1,2,YPD", "16777216,16777300,YPD").replace("1,2,SC", "16777217,16777300,SC")
+    assert "16777217" in refused(big)[0]
+
+
 def test_a_region_that_stands_twice_is_left_out_once_and_the_others_keep_their_values(
     load, with_ids
 ):

@@ -425,7 +425,7 @@ def test_accessibility_that_did_not_vary_in_training_is_ignored_and_said(fit, lo
     with pytest.raises(DataError, match="lacks 1 of the 4 region features"):
         schema.need_columns(other)
     said = schema.unseen(other)  # the constant column that is missing is no reason to fail
-    assert "ignored here where it varies: accessibility" in said[0]
+    assert "the same throughout training, though not here: accessibility" in said[0]
     assert not schema.accessibility_inputs(other).any()
 
 

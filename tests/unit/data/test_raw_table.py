@@ -146,7 +146,9 @@ def test_what_pandas_calls_unnamed_has_no_header():
     table, frame = headed([[0, 5, 9], [1, 6, 9]], ["Unnamed: 0", "a", "Unnamed: 2 of us"])
     assert (errors(table), list(frame.columns)) == ([], ["a", "Unnamed: 2 of us"])
     table, _ = headed([[7, 5], [7, 6]], ["Unnamed: 0", "a"])
-    assert "column 1 has no header and holds '7'" in errors(table)[0]
+    assert "column 1 ('Unnamed: 0') has no header and holds '7'" in errors(table)[0]
+    table, frame = headed([[0, 0, 5], [1, 1, 6]], ["Unnamed: 0.1", "Unnamed: 0", "a"])
+    assert (errors(table), list(frame.columns)) == ([], ["a"])
 
 
 def test_every_cell_in_a_column_without_a_header_is_an_error_of_its_row():

@@ -317,7 +317,7 @@ def test_a_column_with_blank_cells_or_that_is_not_there_is_refused(load):
 def test_the_line_says_what_of_the_test_rows_is_known_from_training(data, by, shares):
     line = split_line(data, make_split(data, config(by)), config(by))
     assert line.startswith(f"split by {by}: train ")
-    assert "48 samples are 24 conditions" in line
+    assert "48 samples of 24 conditions" in line
     expected = "{} have their region in training, {} their condition, {} the very pair of the two"
     assert line.endswith(expected.format(*shares))
     assert ("left out" in line) is (by == "region_and_condition")
@@ -326,7 +326,7 @@ def test_the_line_says_what_of_the_test_rows_is_known_from_training(data, by, sh
 def test_samples_without_conditions_are_counted_apart(load):
     table = big_table(4, 3)
     table.loc[table["sample_id"].str.startswith("s0"), "temperature"] = np.nan
-    said = "6 samples are 2 conditions (2 samples without a recorded one)"
+    said = "6 samples of 2 conditions (2 samples without a recorded one)"
     assert conditions_line(load(table)) == said
 
 

@@ -783,6 +783,8 @@ def outcome(path, monkeypatch, large: int):
         PLAIN, PLAIN + "w,7\n", PLAIN + "w,7,8,9\n", PLAIN + "w,7,8,9,10\n", "\n" + PLAIN,
         PLAIN + "\n", PLAIN + "w,7,\n", PLAIN + "w,7,8,\n", "id,a,b\nx,1,2,3\ny,3,4\n",
         PLAIN.replace("\n", "\r\n"), PLAIN + '"w",7,8\n', PLAIN + "w,\u00e9,8\n", PLAIN + "w,x,8",
+        "id,a,b\nr1,x,1,NA\nr2,y,3,NA\n", "id,a,b\nx,1,2,,note\ny,3,4\n", PLAIN + ",, \n",
+        PLAIN + "w,7,8,,9\n", "id,a,b\n" + "x,0,1\n" * 9 + "y,5 mM,2\n" * 9, PLAIN + "w\n" * 90,
         "id;a;b\nx;1,5;2\ny;2,5;3\n", "id,a,b\n", PLAIN + " ,,\n", PLAIN + "001,007,1E5\n",
     ],
 )  # fmt: skip
@@ -790,6 +792,13 @@ def test_a_file_that_is_parsed_ahead_is_the_same(tmp_path, monkeypatch, text):
     path = tmp_path / "t.csv"
     path.write_text(text, encoding="utf-8", newline="")
     assert outcome(path, monkeypatch, 0) == outcome(path, monkeypatch, 1 << 30)
+
+
+def test_a_file_of_several_kinds_in_a_column_need_not_be_counted(tmp_path, monkeypatch):
+    path = tmp_path / "t.csv"
+    path.write_text("\n\nid,a,b\n" + "x,0,1\n" * 50 + "yyyy,5 mM,2\n" * 50, encoding="utf-8")
+    monkeypatch.setattr(text_table, "scan", None)
+    assert outcome(path, monkeypatch, 0)[0]["a"] == ["0"] * 50 + ["5 mM"] * 50
 
 
 def test_damaged_files_that_are_parsed_ahead_are_the_same(tmp_path, monkeypatch):

@@ -267,13 +267,17 @@ def form(**codes):
 
 
 def test_a_number_with_a_unit_in_its_format_is_the_text_that_people_see(save):
-    rows = [["gene", "dose", "n"], [7, 0.0002, 0.5], ["b", 5, 2], ["c", 0.25, 3], ["d", None, True]]
-    edit = form(
-        A2="000", B1="0%", B3='0"μM"', B4='0.00" mM"', B2="0.00%", B5="0%", C5="0%", C2="0.0"
-    )
+    rows = [
+        ["gene", "dose", "n"],
+        ["a", 0.0002, 0.5],
+        ["b", 5, 2],
+        ["c", 0.25, 3],
+        ["d", None, True],
+    ]
+    edit = form(B1="0%", B3='0"μM"', B4='0.00" mM"', B2="0.00%", B5="0%", C5="0%", C2="0.0")
     assert content(read(save(edit, t=rows))[0]) == {
         "row": [2, 3, 4, 5],
-        "gene": ["007", "b", "c", "d"],
+        "gene": ["a", "b", "c", "d"],
         "dose": ["0.02%", "5μM", "0.25 mM", None],
         "n": [0.5, 2, 3, True],
     }
