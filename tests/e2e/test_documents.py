@@ -82,7 +82,14 @@ def test_the_example_scores_near_the_best_possible(example, root):
     assert ceiling - 0.05 <= scores["overall"]["pearson"] <= ceiling + 0.02
     said = number_after("report about", root / "README.md")
     assert scores["overall"]["pearson"] == pytest.approx(said, abs=0.015)
-    assert scores["beats_best_baseline_by"]["pearson"] > 0.3
+    means = scores["baselines"]["additive"]["overall"]["pearson"]
+    assert means == pytest.approx(
+        number_after("The means of conditions reach", root / "README.md"), abs=0.015
+    )
+    ridge = scores["baselines"]["ridge per condition"]["overall"]["pearson"]
+    assert ridge == pytest.approx(
+        number_after("ridge regressions reach", root / "README.md"), abs=0.015
+    )
 
 
 @pytest.mark.slow

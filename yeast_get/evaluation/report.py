@@ -18,12 +18,13 @@ from yeast_get.data.splits import NEW, PART_NAMES, TEST, TRAIN, UNUSED, VAL
 from yeast_get.data.yeast_dataset import EpochSampler, YeastDataset, batches
 from yeast_get.errors import Problem, RunError
 from yeast_get.evaluation import plots
-from yeast_get.evaluation.baselines import NAMES, Baselines, compare
+from yeast_get.evaluation.baselines import compare
 from yeast_get.evaluation.bootstrap import RESAMPLES, Resampler, choose_over, interval
 from yeast_get.evaluation.importance import permutation_importance
 from yeast_get.evaluation.inference import evaluating, predict
 from yeast_get.evaluation.metrics import group_table, summarise
 from yeast_get.evaluation.replicates import replicate_agreement
+from yeast_get.evaluation.rivals import Rivals
 from yeast_get.model.yeast_model import YeastModel
 from yeast_get.run_dir import RunDir, atomic, write_json
 
@@ -52,7 +53,7 @@ class Evaluation:
     data: ExpressionData
     schema: FeatureSchema
     settings: Settings
-    baselines: Baselines
+    baselines: Rivals
     part: np.ndarray
     condition_key: np.ndarray
     headline: str
@@ -217,7 +218,7 @@ def measure(evaluation: Evaluation, y_pred: np.ndarray) -> dict[str, Any]:
     wanted = data.measured & evaluation.in_part(evaluation.headline)
     judged = _Judged(evaluation, wanted, condition[wanted])
     metrics |= judged.scores(y_pred[wanted])
-    said = _baselines_of(evaluation, wanted)
+    said = evaluation.baselines.predict(data, evaluation.schema, wanted, evaluation.condition_key)
     baselines = {name: judged.scores(y) for name, y in said.items()}
     beats = compare(metrics, baselines)
     if beats["pearson"] is not None:
@@ -271,19 +272,6 @@ def _by_target(
     }
 
 
-def _baselines_of(evaluation: Evaluation, wanted: np.ndarray) -> dict[str, np.ndarray | str]:
-    """What each baseline says of the wanted rows [N], or why it says nothing."""
-    data, fitted = evaluation.data, evaluation.baselines
-    region = data.region_hash[data.region_index[wanted]]
-    key = evaluation.condition_key[data.sample_index[wanted]]
-    if not wanted.any():
-        return dict.fromkeys(NAMES, "the part has no measured row")
-    return {
-        name: fitted.undefined_reason(name) if y is None else y
-        for name, y in fitted.predict(region, key).items()
-    }
-
-
 class _Judged:
     """The rows that the headline speaks of, to score predictions of them with intervals.
 
@@ -296,7 +284,7 @@ class _Judged:
         self._y_true, self._condition = data.target[wanted], condition
         self._region = data.region_index[wanted]
         keys = (data.region_hash[self._region], evaluation.condition_key[data.sample_index[wanted]])
-        known = fitted.knows(*keys)
+        known = fitted.means.knows(*keys)
         sizes = {"regions": len(np.unique(keys[0])), "conditions": len(np.unique(keys[1]))}
         over = choose_over(*known, sizes["regions"], sizes["conditions"])
         self._resampler = Resampler(self._y_true, *keys, over)

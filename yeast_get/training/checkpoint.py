@@ -22,7 +22,7 @@ from yeast_get.config import LoraConfig, Settings, settings_from_dict
 from yeast_get.data.features import FeatureSchema
 from yeast_get.data.splits import TrainedRows
 from yeast_get.errors import CheckpointError, Problem, UserError
-from yeast_get.evaluation.baselines import Baselines
+from yeast_get.evaluation.rivals import Rivals
 from yeast_get.model.checkpoint_file import open_checkpoint
 from yeast_get.model.get_backbone import LAYER_NORM_EPS
 from yeast_get.model.lora import merged_state
@@ -49,7 +49,7 @@ class Checkpoint:
         schema: `FeatureSchema.to_dict()`.
         model: State dict of the weights that were validated.
         trained_rows: `TrainedRows.to_dict()`.
-        baselines: `Baselines.to_dict()`.
+        baselines: `Rivals.to_dict()`.
         data_fingerprint: SHA-256 of the training table.
         features: `FeatureSchema.input_columns()`, for whoever starts from this file.
         lora: With adapters: "modules" that have one; "base", the names of the frozen tensors;
@@ -203,10 +203,10 @@ class Checkpoint:
         with self._reading("the rows that were trained on"):
             return TrainedRows.from_dict(self.trained_rows)
 
-    def fitted_baselines(self) -> Baselines:
+    def fitted_baselines(self) -> Rivals:
         """The baselines that were fitted on the training rows."""
         with self._reading("the baselines"):
-            return Baselines.from_dict(self.baselines)
+            return Rivals.from_dict(self.baselines)
 
     @contextmanager
     def _reading(self, part: str) -> Iterator[None]:

@@ -23,9 +23,9 @@ from yeast_get.data.features import FeatureSchema
 from yeast_get.data.splits import TEST, TRAIN, TrainedRows, make_split, split_line
 from yeast_get.data.yeast_dataset import WindowPlan
 from yeast_get.errors import ConfigError, Problem, RunError
-from yeast_get.evaluation import baselines, plots, report
-from yeast_get.evaluation.baselines import Baselines
+from yeast_get.evaluation import plots, report
 from yeast_get.evaluation.inference import autocast_dtype
+from yeast_get.evaluation.rivals import Rivals
 from yeast_get.model.pretrained import LoadReport
 from yeast_get.model.yeast_model import YeastModel, YeastTransformer
 from yeast_get.run_dir import RunDir, write_json, write_text
@@ -65,7 +65,7 @@ class Prepared:
     schema: FeatureSchema
     model: YeastModel
     split: str
-    baselines: Baselines
+    baselines: Rivals
     described: dict[str, Any]
     resume: dict[str, Any] | None
 
@@ -104,7 +104,7 @@ def prepare(settings: Settings, device: torch.device, last: Path | None = None) 
     log_trainable(model)
     precision = autocast_dtype(settings.training.precision, device)
     log.info("device %s, %s", device, str(precision or torch.float32).removeprefix("torch."))
-    fitted = _fit_baselines(data, part == TRAIN)
+    fitted = Rivals.fit(data, schema, part == TRAIN, settings.split)
     checkpoint = Checkpoint(
         settings=settings.to_dict(),
         schema=schema.to_dict(),
@@ -151,14 +151,6 @@ def begin(
         log.info("%s", line)
     freeze(model, settings.finetune.freeze)
     return load_report
-
-
-def _fit_baselines(data: ExpressionData, wanted: np.ndarray) -> Baselines:
-    return baselines.fit(
-        data.target[wanted],
-        data.region_hash[data.region_index[wanted]],
-        data.signature[data.sample_index[wanted]],
-    )
 
 
 def train_and_test(ready: Prepared, device: torch.device, run: RunDir) -> dict[str, Any]:
