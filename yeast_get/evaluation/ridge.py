@@ -21,8 +21,12 @@ NAMES = ("ridge per condition", "ridge per region", "ridge bilinear")
 MIN_VALUES = 3
 """The fewest measured cells for a regression of its own."""
 
-PENALTIES = (0.001, 0.01, 0.1, 1.0, 10.0, 100.0)
+PENALTIES = (0.001, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 100.0)
 """Weights of the penalty that are tried, per row and unit of variance."""
+
+MOST_SD = 5.0
+"""Features further than so many SD from the mean of training count as so far: a straight line that
+is drawn on without end is no rival."""
 
 MOST_CELLS = 100_000_000
 """The most cells, regions times conditions, that are fitted."""
@@ -209,8 +213,9 @@ def _scale(features: np.ndarray) -> np.ndarray:
 
 
 def _scaled(features: np.ndarray, scale: np.ndarray) -> np.ndarray:
-    scaled: np.ndarray = (features.astype(np.float64) - scale[0]) / scale[1]
-    return scaled
+    scaled = (features.astype(np.float64) - scale[0]) / scale[1]
+    clipped: np.ndarray = np.clip(scaled, -MOST_SD, MOST_SD)
+    return clipped
 
 
 def _with_one(features: np.ndarray) -> np.ndarray:

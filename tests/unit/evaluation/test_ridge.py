@@ -123,6 +123,20 @@ def test_columns_that_do_not_vary_and_other_tables_break_nothing():
     np.testing.assert_array_equal(said, same)
 
 
+def test_a_feature_far_outside_of_training_is_not_followed_without_end():
+    table, y = make()
+    train = table.region < 40
+    fitted = fit(rows(table, train), y[train])
+    far, further = table.region_features.copy(), table.region_features.copy()
+    far[50, 1], further[50, 1] = 1e3, 1e6
+    said = [
+        fitted.predict(rows(replace(table, region_features=each), ~train))[NAMES[0]]
+        for each in (far, further)
+    ]
+    np.testing.assert_array_equal(*said)
+    assert np.abs(said[0]).max() < 10 * np.abs(y).max()
+
+
 def test_the_penalty_is_found_on_whole_groups():
     """Conditions of one group are copies: left out one by one they would ask for no penalty."""
     rng = np.random.default_rng(0)
