@@ -196,7 +196,7 @@ def measure(evaluation: Evaluation, y_pred: np.ndarray) -> dict[str, Any]:
         y_pred: [N,T] in units of the input.
     """
     data, part = evaluation.data, evaluation.part
-    condition = np.unique(data.signature, return_inverse=True)[1].reshape(-1)[data.sample_index]
+    condition = _conditions(data)[data.sample_index]
 
     def summary(y: np.ndarray, wanted: np.ndarray) -> dict[str, Any]:
         region = data.region_index[wanted]
@@ -217,12 +217,12 @@ def measure(evaluation: Evaluation, y_pred: np.ndarray) -> dict[str, Any]:
         return metrics | {"by_split": by_split, "overlap_with_training": evaluation.overlap}
     wanted = data.measured & evaluation.in_part(evaluation.headline)
     judged = _Judged(evaluation, wanted, condition[wanted])
-    metrics |= judged.scores(y_pred[wanted])
+    metrics |= judged.scores("model", y_pred[wanted])
     said = evaluation.baselines.predict(data, evaluation.schema, wanted, evaluation.condition_key)
-    baselines = {name: judged.scores(y) for name, y in said.items()}
+    baselines = {name: judged.scores(name, y) for name, y in said.items()}
     beats = compare(metrics, baselines)
     if beats["pearson"] is not None:
-        beats["pearson_ci95"] = judged.difference(y_pred[wanted], said[beats["name"]])
+        beats["pearson_ci95"] = judged.difference("model", beats["name"])
     return metrics | {
         "intervals": judged.intervals,
         "replicates": _replicates(data, wanted),
@@ -237,9 +237,14 @@ def measure(evaluation: Evaluation, y_pred: np.ndarray) -> dict[str, Any]:
     }
 
 
+def _conditions(data: ExpressionData) -> np.ndarray:
+    """[S] codes 0.., the growth condition of each sample."""
+    return np.unique(data.signature, return_inverse=True)[1].reshape(-1)
+
+
 def _replicates(data: ExpressionData, wanted: np.ndarray) -> dict[str, Any]:
     """How far replicates agree in the wanted rows [N]."""
-    condition = np.unique(data.signature, return_inverse=True)[1].reshape(-1)
+    condition = _conditions(data)
     condition[data.conditions.isna().all(axis=1).to_numpy()] = -1
     region, sample = data.region_index[wanted], data.sample_index[wanted]
     return replicate_agreement(data.target[wanted], region, sample, condition[sample])
@@ -288,28 +293,30 @@ class _Judged:
         sizes = {"regions": len(np.unique(keys[0])), "conditions": len(np.unique(keys[1]))}
         over = choose_over(*known, sizes["regions"], sizes["conditions"])
         self._resampler = Resampler(self._y_true, *keys, over)
+        self._drawn: dict[str, np.ndarray] = {}
         self.intervals: dict[str, Any] = {"over": over, **sizes, "resamples": RESAMPLES}
         if self._resampler.reason is not None:
             self.intervals = {"over": None, "reason": self._resampler.reason}
 
-    def scores(self, y: np.ndarray | str) -> dict[str, Any]:
+    def scores(self, name: str, y: np.ndarray | str) -> dict[str, Any]:
         """What `summarise` says of a prediction, with intervals; of a reason, that it is one."""
         if isinstance(y, str):
             return {"overall": None, "overall_reason": y}
         summary = summarise(self._y_true, y, self._region, self._condition)
         if self._resampler.reason is None:
-            drawn = {name: interval(each) for name, each in self._resampler.scores(y).items()}
-            for name in ("across_region_pearson", "within_region_pearson"):
-                summary[f"{name}_ci95"] = drawn.pop(name)
-            summary["overall"]["ci95"] = drawn
+            drawn = self._resampler.scores(y)
+            self._drawn[name] = drawn["pearson"]
+            inside = {each: interval(values) for each, values in drawn.items()}
+            for each in ("across_region_pearson", "within_region_pearson"):
+                summary[f"{each}_ci95"] = inside.pop(each)
+            summary["overall"]["ci95"] = inside
         return summary
 
-    def difference(self, y: np.ndarray, other: np.ndarray | str) -> list[float] | None:
-        """The interval of Pearson's r less that of another prediction, on the same resamples."""
-        if self._resampler.reason is not None or isinstance(other, str):
+    def difference(self, name: str, other: str) -> list[float] | None:
+        """The interval of one Pearson's r less another, on the same resamples."""
+        if self._resampler.reason is not None:
             return None
-        ours, theirs = self._resampler.scores(y), self._resampler.scores(other)
-        return interval(ours["pearson"] - theirs["pearson"])
+        return interval(self._drawn[name] - self._drawn[other])
 
 
 def headline_lines(metrics: dict[str, Any]) -> list[str]:
