@@ -272,7 +272,7 @@ def _fit_target(
     rest = value - overall
     known_region = np.bincount(region, minlength=regions) >= MIN_VALUES
     known_condition = np.bincount(condition, minlength=conditions) >= MIN_VALUES
-    region_effects, condition_effects = _two_way(
+    region_effects, condition_effects = two_way(
         rest,
         np.where(known_region[region], region, regions),  # the others are one more region
         regions + 1,
@@ -297,7 +297,7 @@ def _level_means(value: np.ndarray, code: np.ndarray, levels: int) -> np.ndarray
     return np.divide(total, count, out=np.full(levels, np.nan), where=count > 0)
 
 
-def _two_way(
+def two_way(
     rest: np.ndarray, region: np.ndarray, regions: int, condition: np.ndarray, conditions: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Least-squares effects of `rest` ~ region + condition.

@@ -218,7 +218,9 @@ def measure(evaluation: Evaluation, y_pred: np.ndarray) -> dict[str, Any]:
     wanted = data.measured & evaluation.in_part(evaluation.headline)
     judged = _Judged(evaluation, wanted, condition[wanted])
     metrics |= judged.scores("model", y_pred[wanted])
-    said = evaluation.baselines.predict(data, evaluation.schema, wanted, evaluation.condition_key)
+    said = evaluation.baselines.predict(
+        data, evaluation.schema, wanted, evaluation.condition_key, evaluation.part == TRAIN
+    )
     baselines = {name: judged.scores(name, y) for name, y in said.items()}
     beats = compare(metrics, baselines)
     if beats["pearson"] is not None:

@@ -1,4 +1,4 @@
-"""Every baseline of a table: the means of `baselines`, and the regressions of `ridge`.
+"""Every baseline of a table: `baselines` (means), `low_rank`, and `ridge` (regressions).
 
 The regressions take regions with the features that the model has. Of conditions they take the
 numbers, and of words only whether they are another than the usual one: a word of its own would say
@@ -18,9 +18,9 @@ from yeast_get.config import SplitConfig
 from yeast_get.data.conditions import NO_DRUG
 from yeast_get.data.expression_data import ExpressionData
 from yeast_get.data.features import FeatureSchema
-from yeast_get.evaluation import baselines, ridge
+from yeast_get.evaluation import baselines, low_rank, ridge
 
-NAMES = (*baselines.NAMES, *ridge.NAMES)
+NAMES = (*baselines.NAMES, low_rank.NAME, *ridge.NAMES)
 """All of them, in the order of every table that shows them."""
 
 
@@ -68,6 +68,7 @@ class Rivals:
         schema: FeatureSchema,
         wanted: np.ndarray,
         condition_key: np.ndarray,
+        train: np.ndarray,
     ) -> dict[str, np.ndarray | str]:
         """What each says of the wanted observations [N], [n,T]; or why it says nothing.
 
@@ -76,6 +77,7 @@ class Rivals:
             schema: The model's.
             wanted: [N] bool.
             condition_key: [S] int64, as the training table knows the condition of each sample.
+            train: [N] bool, which observations of this table were trained on.
         """
         if not wanted.any():
             return dict.fromkeys(NAMES, "the part has no measured row")
@@ -85,6 +87,10 @@ class Rivals:
             name: self.means.undefined_reason(name) if y is None else y
             for name, y in self.means.predict(region, condition).items()
         }
+        target = schema.to_model(data.target)
+        rows = data.region_index, data.sample_index
+        cells = low_rank.predict(*rows, target, train & data.measured, wanted)
+        said[low_rank.NAME] = cells if isinstance(cells, str) else schema.to_input_units(cells)
         if self.ridge is None:
             return said | dict.fromkeys(ridge.NAMES, "was not fitted for this model")
         table = _table(data, schema, wanted, condition_key, self.usual)

@@ -32,19 +32,20 @@ def fit(tmp_path):
 
 def test_all_speak_of_new_rows_or_say_why_not(fit):
     rivals, data, schema, wanted = fit(long_table(), lambda data: data.region_index < 30)
-    said = rivals.predict(data, schema, ~wanted, data.signature)
+    said = rivals.predict(data, schema, ~wanted, data.signature, wanted)
     assert tuple(said) == NAMES
     assert said["region mean"] == "none of the regions was trained on"
+    assert said["low rank"] == "no row has its region and its sample in training"
     assert said["ridge per region"] == "none of the regions was trained on often enough"
     assert said["ridge per condition"].shape == said["additive"].shape == (60, 1)
-    nothing = rivals.predict(data, schema, np.zeros(len(wanted), bool), data.signature)
+    nothing = rivals.predict(data, schema, np.zeros(len(wanted), bool), data.signature, wanted)
     assert set(nothing.values()) == {"the part has no measured row"}
     stored = rivals.to_dict()
-    again = Rivals.from_dict(stored).predict(data, schema, ~wanted, data.signature)
+    again = Rivals.from_dict(stored).predict(data, schema, ~wanted, data.signature, wanted)
     for name, value in said.items():
         np.testing.assert_array_equal(again[name], value)
     del stored["ridge"], stored["usual"]  # as checkpoints were before
-    old = Rivals.from_dict(stored).predict(data, schema, ~wanted, data.signature)
+    old = Rivals.from_dict(stored).predict(data, schema, ~wanted, data.signature, wanted)
     np.testing.assert_array_equal(old["additive"], said["additive"])
     assert {old[name] for name in ridge.NAMES} == {"was not fitted for this model"}
 
@@ -71,8 +72,10 @@ def test_regressions_are_fitted_in_the_units_of_the_model(fit):
     table = long_table()
     table["target"] = np.expm1(table["target"] - table["target"].min())
     rivals, data, schema, wanted = fit(table, data={"target_transform": "log1p"})
-    said = rivals.predict(data, schema, wanted, data.signature)["ridge per condition"]
-    linear = fit(table)[0].predict(data, schema, wanted, data.signature)["ridge per condition"]
+    said = rivals.predict(data, schema, wanted, data.signature, wanted)["ridge per condition"]
+    linear = fit(table)[0].predict(data, schema, wanted, data.signature, wanted)[
+        "ridge per condition"
+    ]
     y = np.log1p(data.target)
     error = np.mean((np.log1p(np.maximum(said, 0)) - y) ** 2)
     assert error < 0.1 * np.mean((np.log1p(np.maximum(linear, 0)) - y) ** 2)
@@ -101,4 +104,4 @@ def test_a_group_is_one_only_where_all_rows_agree():
 
 
 def test_the_names_are_those_of_both_kinds():
-    assert NAMES == baselines.NAMES + ridge.NAMES
+    assert (*baselines.NAMES, "low rank", *ridge.NAMES) == NAMES
