@@ -49,7 +49,7 @@ class Checkpoint:
         schema: `FeatureSchema.to_dict()`.
         model: State dict of the weights that were validated.
         trained_rows: `TrainedRows.to_dict()`.
-        baselines: `Rivals.to_dict()`.
+        baselines: `Rivals.to_dict()`, from when training begins.
         data_fingerprint: SHA-256 of the training table.
         features: `FeatureSchema.input_columns()`, for whoever starts from this file.
         lora: With adapters: "modules" that have one; "base", the names of the frozen tensors;

@@ -56,7 +56,6 @@ class Prepared:
         schema: Fitted on the training part.
         model: Freshly initialised, loaded and adapted as the settings ask; on its device.
         split: The line that says what is held out.
-        baselines: Fitted on the training part.
         described: The content of `data_report.json`.
         resume: `Checkpoint.resume` of the run to continue; None for a new one.
     """
@@ -65,7 +64,6 @@ class Prepared:
     schema: FeatureSchema
     model: YeastModel
     split: str
-    baselines: Rivals
     described: dict[str, Any]
     resume: dict[str, Any] | None
 
@@ -104,13 +102,12 @@ def prepare(settings: Settings, device: torch.device, last: Path | None = None) 
     log_trainable(model)
     precision = autocast_dtype(settings.training.precision, device)
     log.info("device %s, %s", device, str(precision or torch.float32).removeprefix("torch."))
-    fitted = Rivals.fit(data, schema, part == TRAIN, settings.split)
     checkpoint = Checkpoint(
         settings=settings.to_dict(),
         schema=schema.to_dict(),
         model={},
         trained_rows=TrainedRows.of(data, part).to_dict(),
-        baselines=fitted.to_dict(),
+        baselines={},
         data_fingerprint=data.fingerprint,
         features=schema.input_columns(),
         lora=record,
@@ -118,7 +115,7 @@ def prepare(settings: Settings, device: torch.device, last: Path | None = None) 
     )
     resume = None if last is None else resumable(last, checkpoint)
     stage = Finetune(data, part, schema, settings, device, checkpoint)
-    return Prepared(stage, schema, model.to(device), split, fitted, described, resume)
+    return Prepared(stage, schema, model.to(device), split, described, resume)
 
 
 def start_from(settings: Settings, device: torch.device) -> tuple[Settings, Pretrained | None]:
@@ -165,6 +162,8 @@ def train_and_test(ready: Prepared, device: torch.device, run: RunDir) -> dict[s
     write_text(run.config, write_settings(settings))
     report.write_splits(data, part, run)
     write_findings(ready.described, data, run)
+    baselines = Rivals.fit(data, ready.schema, part == TRAIN, settings.split)
+    stage.checkpoint.baselines = baselines.to_dict()
     with deterministic(settings.training.deterministic):
         progress = fit(ready.model, stage, run, device, ready.resume)
         plots.plot_history(run.history, run.history_plot, progress.monitor)
@@ -177,7 +176,7 @@ def train_and_test(ready: Prepared, device: torch.device, run: RunDir) -> dict[s
                 data=data,
                 schema=ready.schema,
                 settings=settings,
-                baselines=ready.baselines,
+                baselines=baselines,
                 part=part,
                 condition_key=data.signature,
                 headline="test",
