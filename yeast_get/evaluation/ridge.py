@@ -256,11 +256,11 @@ def _grouped(cells: np.ndarray, features: np.ndarray, fold: np.ndarray) -> np.nd
         fold: [B], which are left out together to find the penalty.
 
     Returns:
-        [A,M+1] weights, the intercept last; NaN for a group with hardly more cells than weights,
-        which would give its targets away.
+        [A,M+1] weights, the intercept last; NaN for a group with less than two cells per
+        weight, which would give its targets away.
     """
     out = np.full((len(cells), features.shape[1] + 1), np.nan)
-    fewest = max(MIN_VALUES, 2 + np.count_nonzero(features.any(axis=0)))
+    fewest = max(MIN_VALUES, 2 * (1 + np.count_nonzero(features.any(axis=0))))
     enough = np.flatnonzero((~np.isnan(cells)).sum(axis=1) >= fewest)
     penalty = _best_penalty(cells, features, fold, enough)
     for known, members in _alike(cells, enough):

@@ -37,7 +37,7 @@ def r2(y, said):
 
 
 @pytest.mark.parametrize("targets", [1, 2])
-@pytest.mark.parametrize("gaps", [0.0, 0.3])
+@pytest.mark.parametrize("gaps", [0.0, 0.1])
 def test_each_predicts_what_it_can(targets, gaps):
     table, y = make(targets=targets, gaps=gaps)
     train = (table.region < 40) & (table.condition < 15)
@@ -100,12 +100,12 @@ def test_unknown_regions_among_known_ones_get_the_mean():
     assert r2(y[train], said[train]) > 0.95
 
 
-def test_a_group_with_hardly_more_cells_than_weights_has_no_regression():
+def test_a_group_with_less_than_two_cells_per_weight_has_no_regression():
     table, y = make()
-    few = (table.region > 0) | (table.condition < K + 1)
+    few = (table.region > 0) | (table.condition < 2 * K + 1)
     fitted = fit(rows(table, few), y[few])
     assert table.region_keys[0] not in fitted.region_keys
-    enough = (table.region > 0) | (table.condition < K + 2)
+    enough = (table.region > 0) | (table.condition < 2 * K + 2)
     fitted = fit(rows(table, enough), y[enough])
     assert fitted.region_keys.tolist() == table.region_keys.tolist()
 
