@@ -70,8 +70,8 @@ class Baselines:
         """
         if len(region_key) != len(condition_key):
             raise ValueError(f"{len(region_key)} region keys, {len(condition_key)} condition keys")
-        region, region_known = _find(self.region_keys, region_key)
-        condition, condition_known = _find(self.condition_keys, condition_key)
+        region, region_known = find(self.region_keys, region_key)
+        condition, condition_known = find(self.condition_keys, condition_key)
         some_region, some_condition = bool(region_known.any()), bool(condition_known.any())
         if np.isnan(self.global_mean).any():
             return dict.fromkeys(NAMES)
@@ -97,7 +97,7 @@ class Baselines:
         self, region_key: np.ndarray, condition_key: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
         """[n] bool each: whether a row's region, and its condition, was trained on."""
-        return _find(self.region_keys, region_key)[1], _find(self.condition_keys, condition_key)[1]
+        return find(self.region_keys, region_key)[1], find(self.condition_keys, condition_key)[1]
 
     def undefined_reason(self, name: str) -> str:
         """Why `predict` gave None for the baseline `name`.
@@ -238,7 +238,7 @@ def _codes(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return distinct, code
 
 
-def _find(known_keys: np.ndarray, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def find(known_keys: np.ndarray, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The place of each key among the known ones, and whether it is one of them."""
     wanted = np.asarray(keys, dtype=np.int64)
     if not len(known_keys):
@@ -295,6 +295,14 @@ def _level_means(value: np.ndarray, code: np.ndarray, levels: int) -> np.ndarray
     count = np.bincount(code, minlength=levels)
     total = np.bincount(code, weights=value, minlength=levels)
     return np.divide(total, count, out=np.full(levels, np.nan), where=count > 0)
+
+
+def cell_means(
+    region: np.ndarray, column: np.ndarray, y: np.ndarray, shape: tuple[int, int]
+) -> np.ndarray:
+    """The mean of the values of each cell [P,C], NaN for a cell without one."""
+    flat = region.astype(np.int64) * shape[1] + column
+    return _level_means(y, flat, shape[0] * shape[1]).reshape(shape)
 
 
 def two_way(

@@ -174,29 +174,28 @@ def _pooled(s: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Scores from sums over all rows of a resample, each [k]."""
     n = np.maximum(s["n"], 1)
     var_t, var_p = s["tt"] - s["t"] ** 2 / n, s["pp"] - s["p"] ** 2 / n
-    cov = s["tp"] - s["t"] * s["p"] / n
-    var_u, var_v = s["uu"] - s["u"] ** 2 / n, s["vv"] - s["v"] ** 2 / n
     shift = n * (s["t"] / n - s["p"] / n) ** 2
     return {
-        "pearson": _ratio(cov, np.sqrt(_positive(var_t, s["tt"]) * _positive(var_p, s["pp"]))),
-        "spearman": _ratio(
-            s["uv"] - s["u"] * s["v"] / n,
-            np.sqrt(_positive(var_u, s["uu"]) * _positive(var_v, s["vv"])),
-        ),
-        "concordance": _ratio(2 * cov, var_t + var_p + shift),
+        "pearson": _correlation(s, "t", "p"),
+        "spearman": _correlation(s, "u", "v"),
+        "concordance": _ratio(2 * (s["tp"] - s["t"] * s["p"] / n), var_t + var_p + shift),
         "r2": 1 - _ratio(s["dd"], _positive(var_t, s["tt"])),
         "rmse": np.sqrt(s["dd"] / n),
         "mae": s["d"] / n,
     }
 
 
+def _correlation(s: Mapping[str, np.ndarray], a: str, b: str) -> np.ndarray:
+    """Pearson's r from the sums of two values, their squares and their product."""
+    n = np.maximum(s["n"], 1)
+    of_a, of_b = (_positive(s[x + x] - s[x] ** 2 / n, s[x + x]) for x in (a, b))
+    return _ratio(s[a + b] - s[a] * s[b] / n, np.sqrt(of_a * of_b))
+
+
 def _within(counts: Any, s: Mapping[str, np.ndarray], drawn: np.ndarray) -> np.ndarray:
     """The Pearson correlation of each group in each resample [G,k]; NaN where undefined."""
     distinct = (counts > 0).astype(np.float64) @ (drawn > 0).astype(np.float64)
-    n = np.maximum(s["n"], 1)
-    var_t, var_p = s["tt"] - s["t"] ** 2 / n, s["pp"] - s["p"] ** 2 / n
-    scale = np.sqrt(_positive(var_t, s["tt"]) * _positive(var_p, s["pp"]))
-    r = np.clip(_ratio(s["tp"] - s["t"] * s["p"] / n, scale), -1, 1)
+    r = np.clip(_correlation(s, "t", "p"), -1, 1)
     return np.where(distinct >= MIN_VALUES, r, np.nan)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from yeast_get.evaluation.baselines import two_way
+from yeast_get.evaluation.baselines import cell_means, two_way
 
 NAME = "low rank"
 MOST_RANK = 20
@@ -59,10 +59,7 @@ def _complete(
     mean = y.mean()
     effects = two_way(y - mean, region, shape[0], sample, shape[1])
     additive = mean + effects[0][:, None] + effects[1]
-    flat = region.astype(np.int64) * shape[1] + sample
-    count = np.bincount(flat, minlength=additive.size).reshape(shape)
-    total = np.bincount(flat, weights=y, minlength=additive.size).reshape(shape)
-    rest = np.where(count > 0, total / np.maximum(count, 1) - additive, np.nan)
+    rest = cell_means(region, sample, y, shape) - additive
     return additive + _soft_impute(rest, _best_shrinkage(rest))
 
 

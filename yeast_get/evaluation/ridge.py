@@ -15,6 +15,8 @@ from typing import Any
 
 import numpy as np
 
+from yeast_get.evaluation.baselines import cell_means, find
+
 NAMES = ("ridge per condition", "ridge per region", "ridge bilinear")
 """The regressions, in the order of every table that shows them."""
 
@@ -67,19 +69,16 @@ class Ridge:
         region, condition = table.region, table.condition
         f = _scaled(table.region_features, self.region_scale)
         g = _scaled(table.condition_features, self.condition_scale)
-        said: dict[str, np.ndarray | str] = {}
-        for name, known, keys, weights, features, group, row in (
-            (NAMES[0], self.condition_keys, table.condition_keys, self.per_condition, f,
-             condition, region),
-            (NAMES[1], self.region_keys, table.region_keys, self.per_region, g,
-             region, condition),
-        ):  # fmt: skip
-            at = _places(known, keys)
-            if not (at[group] >= 0).any():
-                word = "growth conditions" if name == NAMES[0] else "regions"
-                said[name] = f"none of the {word} was trained on often enough"
-                continue
-            said[name] = self._of_groups(weights, features, at, group, row)
+        of_condition = _places(self.condition_keys, table.condition_keys)[condition]
+        of_region = _places(self.region_keys, table.region_keys)[region]
+        said: dict[str, np.ndarray | str] = {
+            NAMES[0]: "none of the growth conditions was trained on often enough",
+            NAMES[1]: "none of the regions was trained on often enough",
+        }
+        if (of_condition >= 0).any():
+            said[NAMES[0]] = self._of_groups(self.per_condition, of_condition, f, region)
+        if (of_region >= 0).any():
+            said[NAMES[1]] = self._of_groups(self.per_region, of_region, g, condition)
         product = np.einsum("pm,mkt->pkt", _with_one(f), self.bilinear.astype(np.float64))
         ones = _with_one(g)
         rows = np.empty((len(region), len(self.global_mean)))
@@ -89,23 +88,24 @@ class Ridge:
         return said
 
     def _of_groups(
-        self,
-        weights: np.ndarray,
-        features: np.ndarray,
-        at: np.ndarray,
-        group: np.ndarray,
-        row: np.ndarray,
+        self, weights: np.ndarray, at: np.ndarray, features: np.ndarray, row: np.ndarray
     ) -> np.ndarray:
-        """[n,T] where the group of each row has weights, else the global mean."""
-        out = np.broadcast_to(self.global_mean, (len(group), len(self.global_mean))).copy()
+        """[n,T] by the weights of each row's group, the global mean where `at` [n] is -1.
+
+        Args:
+            weights: As `per_region`.
+            at: The place in `weights` of each row's group.
+            features: Scaled features of what is no group.
+            row: Which of these each row has.
+        """
+        out = np.broadcast_to(self.global_mean, (len(at), len(self.global_mean))).copy()
         ones = _with_one(features)
-        known = np.flatnonzero(at[group] >= 0)
-        order = known[np.argsort(at[group[known]], kind="stable")]
-        places = at[group[order]]
-        bounds = np.flatnonzero(np.diff(places, prepend=-1, append=-2))
+        known = np.flatnonzero(at >= 0)
+        order = known[np.argsort(at[known], kind="stable")]
+        bounds = np.flatnonzero(np.diff(at[order], prepend=-1, append=-2))
         for low, high in zip(bounds[:-1], bounds[1:], strict=True):
             rows = order[low:high]
-            value = ones[row[rows]] @ weights[places[low]].astype(np.float64)
+            value = ones[row[rows]] @ weights[at[rows[0]]].astype(np.float64)
             np.copyto(value, self.global_mean, where=np.isnan(value))
             out[rows] = value
         return out
@@ -224,20 +224,14 @@ def _with_one(features: np.ndarray) -> np.ndarray:
 
 def _places(known: np.ndarray, keys: np.ndarray) -> np.ndarray:
     """The place of each key among the known ones, which ascend; -1 where it is none of them."""
-    if not len(known):
-        return np.full(len(keys), -1)
-    at = np.minimum(np.searchsorted(known, keys), len(known) - 1)
-    return np.where(known[at] == keys, at, -1)
+    place, is_known = find(known, keys)
+    return np.where(is_known, place, -1)
 
 
 def _cells(table: Table, y: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     """Means of the measured values of each region and condition [P,C], NaN without any."""
     known = ~np.isnan(y)
-    flat = table.region[known].astype(np.int64) * shape[1] + table.condition[known]
-    total = np.bincount(flat, weights=y[known], minlength=shape[0] * shape[1])
-    count = np.bincount(flat, minlength=shape[0] * shape[1])
-    mean = np.divide(total, count, out=np.full(len(total), np.nan), where=count > 0)
-    return mean.reshape(shape)
+    return cell_means(table.region[known], table.condition[known], y[known], shape)
 
 
 def _folds(groups: np.ndarray) -> np.ndarray:
@@ -293,6 +287,11 @@ def _best_penalty(
             weights = _ridge(features[train], cells[np.ix_(members, train)].T, PENALTIES)
             said = _with_one(features[test]) @ weights.transpose(0, 2, 1)
             error += ((said - cells[np.ix_(members, test)].T) ** 2).sum(axis=(1, 2))
+    return _least(error)
+
+
+def _least(error: np.ndarray) -> float:
+    """The penalty of the smallest error [L]; the largest one where nothing could be tried."""
     return PENALTIES[int(np.argmin(error))] if error.any() else PENALTIES[-1]
 
 
@@ -328,23 +327,25 @@ def _bilinear(
         inside, outside = cells[np.ix_(*train)], cells[np.ix_(*test)]
         if np.isnan(inside).all() or np.isnan(outside).all():
             continue
-        for i, penalty in enumerate(PENALTIES):
-            weights = _filled_fit(inside, f[train[0]], g[train[1]], penalty)
+        fits = _filled_fits(inside, f[train[0]], g[train[1]], PENALTIES)
+        for i, weights in enumerate(fits):
             error[i] += np.nansum((f[test[0]] @ weights @ g[test[1]].T - outside) ** 2)
-    penalty = PENALTIES[int(np.argmin(error))] if error.any() else PENALTIES[-1]
-    return _filled_fit(cells, f, g, penalty)
+    return next(_filled_fits(cells, f, g, [_least(error)]))
 
 
-def _filled_fit(cells: np.ndarray, f: np.ndarray, g: np.ndarray, penalty: float) -> np.ndarray:
-    """Fit, fill the gaps with what the fit says, and fit again, until little changes."""
+def _filled_fits(
+    cells: np.ndarray, f: np.ndarray, g: np.ndarray, penalties: Sequence[float]
+) -> Iterator[np.ndarray]:
+    """For each penalty: fit, fill the gaps with what the fit says, and fit again, some times."""
     u, s, vt = np.linalg.svd(f, full_matrices=False)
     p, q, wt = np.linalg.svd(g, full_matrices=False)
-    shrink = np.outer(s, q) / (np.outer(s**2, q**2) + penalty * cells.size)
     gaps = np.isnan(cells)
-    filled = np.where(gaps, 0.0, cells)
-    weights = np.zeros((f.shape[1], g.shape[1]))
-    for _ in range(_FILLS if gaps.any() else 1):
-        weights = vt.T @ (shrink * (u.T @ filled @ p)) @ wt
-        if gaps.any():
-            filled = np.where(gaps, f @ weights @ g.T, cells)
-    return weights
+    for penalty in penalties:
+        shrink = np.outer(s, q) / (np.outer(s**2, q**2) + penalty * cells.size)
+        filled = np.where(gaps, 0.0, cells)
+        weights = np.zeros((f.shape[1], g.shape[1]))
+        for _ in range(_FILLS if gaps.any() else 1):
+            weights = vt.T @ (shrink * (u.T @ filled @ p)) @ wt
+            if gaps.any():
+                filled = np.where(gaps, f @ weights @ g.T, cells)
+        yield weights

@@ -798,7 +798,8 @@ def test_warnings_of_openpyxl_stay_away(xml):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         extension = '<extLst><ext uri="{x}"></ext></extLst>'
-        read(xml(f"<sheetData>{cells(1, 'x')}{cells(2, 4)}</sheetData>{extension}"))
+        table, _ = read(xml(f"<sheetData>{cells(1, 'x')}{cells(2, 4)}</sheetData>{extension}"))
+    assert content(table) == {"row": [2], "x": [4]}
 
 
 # -------------------------------------------------------------------------------------- garbled
