@@ -89,6 +89,7 @@ def evaluate(
     from yeast_get.data.data_report import describe
     from yeast_get.errors import Problem, RunError
     from yeast_get.evaluation import report
+    from yeast_get.evaluation.scorecard import headline_lines
     from yeast_get.run_dir import EVALUATE_FILES, RunDir, check_new_files
     from yeast_get.training.check import finish_check, reporting_errors, try_one_batch
     from yeast_get.training.checkpoint import Checkpoint, export_model
@@ -130,7 +131,7 @@ def evaluate(
     export_model(checkpoint, export, export_get)
     write_findings(described, evaluation.data, run)
     metrics = report.evaluate(evaluation, run, tables=True, interpret=True)
-    for line in report.headline_lines(metrics) if metrics else []:
+    for line in headline_lines(metrics) if metrics else []:
         log.info("%s", line)
     log.info("done in %.0f s; everything is in %s", time.monotonic() - started, run.path)
 

@@ -6,24 +6,33 @@ returns the figure. Figures are objects of their own: pyplot and its global stat
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from yeast_get.evaluation import metrics
-from yeast_get.run_dir import atomic
+from yeast_get.evaluation.canvas import (
+    BLUE,
+    GREEN,
+    GREY,
+    ORANGE,
+    PURPLE,
+    SKY,
+    VERMILLION,
+    corner_box,
+    new_figure,
+    padded_limits,
+    read_columns,
+    say,
+    shorten,
+    write_figure,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-BLUE, ORANGE, GREEN, VERMILLION = "#0072B2", "#E69F00", "#009E73", "#D55E00"
-PURPLE, SKY = "#CC79A7", "#56B4E9"
-GREY = "#666666"
-"""Colours of Okabe and Ito, which colour-blind readers can tell apart, and a grey."""
 
 KIND_COLOURS = {
     "motif": BLUE,
@@ -33,13 +42,8 @@ KIND_COLOURS = {
 }
 OTHER_COLOUR = SKY
 
-SIZE_INCHES = (1600 / 150, 1200 / 150)
-DPI = 150
 MOST_POINTS = 3000
 """Above so many points a plot shows how many fall into each cell."""
-
-LONGEST_NAME = 32
-CJK_FONTS = ("Noto Sans CJK SC", "Noto Sans SC", "WenQuanYi Zen Hei", "WenQuanYi Micro Hei")
 
 
 def plot_scatter(predictions_csv: str | Path, png: str | Path, part: str) -> Figure:
@@ -54,11 +58,11 @@ def plot_scatter(predictions_csv: str | Path, png: str | Path, part: str) -> Fig
         ValueError: If the file lacks a column.
     """
     values, strands = _read_predictions(predictions_csv, part, ("y_true", "y_pred"))
-    figure = _figure()
+    figure = new_figure()
     if not len(values):
-        return _say(figure, png, f"no measured rows in part {part}")
+        return say(figure, png, f"no measured rows in part {part}")
     _draw_scatter(figure, values, part, strands)
-    return _write(figure, png)
+    return write_figure(figure, png)
 
 
 def scatter_image(y_true: np.ndarray, y_pred: np.ndarray, part: str) -> np.ndarray:
@@ -66,7 +70,7 @@ def scatter_image(y_true: np.ndarray, y_pred: np.ndarray, part: str) -> np.ndarr
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     values = np.stack([y_true.ravel(), y_pred.ravel()], axis=1).astype(np.float64)
-    figure = _figure(dpi=60)
+    figure = new_figure(dpi=60)
     _draw_scatter(figure, values[np.isfinite(values).all(axis=1)], part, 1)
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
@@ -76,7 +80,7 @@ def scatter_image(y_true: np.ndarray, y_pred: np.ndarray, part: str) -> np.ndarr
 def _draw_scatter(figure: Figure, values: np.ndarray, part: str, strands: int) -> None:
     true, pred = values.T
     axes = figure.add_subplot()
-    limits = _limits(values)
+    limits = padded_limits(values)
     axes.plot(limits, limits, color=GREY, linestyle="--", linewidth=1.2, label="y = x", zorder=3)
     _cloud(figure, axes, true, pred, (*limits, *limits))
     axes.set(xlim=limits, ylim=limits, aspect="equal")
@@ -85,7 +89,7 @@ def _draw_scatter(figure: Figure, values: np.ndarray, part: str, strands: int) -
     axes.legend(loc="lower right")
     scores = metrics.score(true, pred)
     lines = [_named("Pearson r", scores["pearson"]), _named("R²", scores["r2"])]
-    _corner_box(axes, "\n".join(lines))
+    corner_box(axes, "\n".join(lines))
 
 
 def plot_residuals(predictions_csv: str | Path, png: str | Path, part: str) -> Figure:
@@ -102,21 +106,21 @@ def plot_residuals(predictions_csv: str | Path, png: str | Path, part: str) -> F
         ValueError: If the file lacks a column.
     """
     values, strands = _read_predictions(predictions_csv, part, ("y_pred", "residual"))
-    figure = _figure()
+    figure = new_figure()
     if not len(values):
-        return _say(figure, png, f"no measured rows in part {part}")
+        return say(figure, png, f"no measured rows in part {part}")
     pred, residual = values.T
     grid = figure.add_gridspec(1, 2, width_ratios=(4, 1))
     axes = figure.add_subplot(grid[0])
     side = figure.add_subplot(grid[1], sharey=axes)
-    x_limits, y_limits = _limits(pred), _limits(np.append(residual, 0.0))
+    x_limits, y_limits = padded_limits(pred), padded_limits(np.append(residual, 0.0))
     _cloud(figure, axes, pred, residual, (*x_limits, *y_limits), bar_axes=side)
     _running_mean(axes, pred, residual)
     axes.set(xlim=x_limits, ylim=y_limits)
     axes.set(xlabel="predicted expression", ylabel="residual (measured - predicted)")
     _title(axes, part, len(values), strands)
     axes.legend(loc="lower right")
-    _corner_box(axes, f"mean {_number(residual.mean())}\nSD {_number(residual.std())}")
+    corner_box(axes, f"mean {_number(residual.mean())}\nSD {_number(residual.std())}")
     bins = np.linspace(*y_limits, int(np.clip(np.sqrt(len(values)), 10, 60)) + 1)
     side.hist(residual, bins=bins.tolist(), orientation="horizontal", color=BLUE)
     side.tick_params(labelleft=False)
@@ -124,7 +128,7 @@ def plot_residuals(predictions_csv: str | Path, png: str | Path, part: str) -> F
     side.locator_params(axis="x", nbins=3)
     for each in (axes, side):
         each.axhline(0, color=GREY, linestyle="--", linewidth=1.2)
-    return _write(figure, png)
+    return write_figure(figure, png)
 
 
 def plot_importance(importance_csv: str | Path, png: str | Path, top: int = 20) -> Figure:
@@ -144,12 +148,14 @@ def plot_importance(importance_csv: str | Path, png: str | Path, top: int = 20) 
     columns = ["feature", "kind", "importance_mean", "importance_std"]
     types = {"feature": str, "kind": str, "importance_mean": float, "importance_std": float}
     # a feature may be called NA: only blank means blank
-    table = _read(importance_csv, columns, dtype=types, keep_default_na=False, na_values=[""])
+    table = read_columns(
+        importance_csv, columns, dtype=types, keep_default_na=False, na_values=[""]
+    )
     table = table[np.isfinite(table["importance_mean"])]
     shown = table.sort_values("importance_mean", ascending=False, kind="stable").head(top)
-    figure = _figure()
+    figure = new_figure()
     if not len(shown):
-        return _say(figure, png, "no feature has a defined importance")
+        return say(figure, png, "no feature has a defined importance")
     axes = figure.add_subplot()
     place = np.arange(len(shown))
     colours = [KIND_COLOURS.get(kind, OTHER_COLOUR) for kind in shown["kind"]]
@@ -167,7 +173,7 @@ def plot_importance(importance_csv: str | Path, png: str | Path, top: int = 20) 
     order += [kind for kind in kinds if kind not in KIND_COLOURS]
     patches = [Patch(color=kinds[kind], label=kind) for kind in order]
     figure.legend(handles=patches, loc="outside lower center", ncols=max(len(patches), 1))
-    return _write(figure, png)
+    return write_figure(figure, png)
 
 
 def plot_history(history_csv: str | Path, png: str | Path, monitor: str = "val_pearson") -> Figure:
@@ -183,10 +189,10 @@ def plot_history(history_csv: str | Path, png: str | Path, monitor: str = "val_p
     Raises:
         ValueError: If the file lacks a column.
     """
-    table = _read(history_csv, ["epoch", "train_loss", "val_loss", "val_pearson"])
-    figure = _figure()
+    table = read_columns(history_csv, ["epoch", "train_loss", "val_loss", "val_pearson"])
+    figure = new_figure()
     if not len(table):
-        return _say(figure, png, "no epoch in the history")
+        return say(figure, png, "no epoch in the history")
     loss, pearson = figure.subplots(2, 1, sharex=True)
     for name, colour, label in (
         ("train_loss", BLUE, "training"),
@@ -203,22 +209,7 @@ def plot_history(history_csv: str | Path, png: str | Path, monitor: str = "val_p
             axes.axvline(best, color=GREY, linestyle="--", label=f"best epoch: {best}")
         axes.legend(loc="best")
     pearson.xaxis.get_major_locator().set_params(integer=True)
-    return _write(figure, png)
-
-
-def shorten(name: str, longest: int = LONGEST_NAME) -> str:
-    """A name with … in its middle where it is longer than `longest` characters."""
-    if len(name) <= longest:
-        return name
-    end = (longest - 1) // 3
-    return f"{name[: longest - 1 - end]}…{name[-end:]}"
-
-
-def _read(path: str | Path, columns: list[str], **options: Any) -> pd.DataFrame:
-    """Some columns of a CSV file."""
-    import pandas as pd
-
-    return pd.read_csv(path, usecols=columns, **options)
+    return write_figure(figure, png)
 
 
 def _read_predictions(
@@ -231,66 +222,18 @@ def _read_predictions(
     suffixes = ("_plus", "_minus") if f"{columns[0]}_plus" in header else ("",)
     wanted = [f"{column}{suffix}" for suffix in suffixes for column in columns]
     if part == "all":
-        table = _read(path, wanted)
+        table = read_columns(path, wanted)
     else:
-        table = _read(path, [*wanted, "split"], dtype={"split": "category"})
+        table = read_columns(path, [*wanted, "split"], dtype={"split": "category"})
         table = table[(table["split"] == part).to_numpy()]
     values = table[wanted].to_numpy(dtype=np.float64).reshape(-1, len(columns))
     return values[np.isfinite(values).all(axis=1)], len(suffixes)
-
-
-def _figure(dpi: int = DPI) -> Figure:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-    from matplotlib.layout_engine import ConstrainedLayoutEngine
-
-    layout = ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1)  # inches
-    figure = Figure(figsize=SIZE_INCHES, dpi=dpi, layout=layout)
-    FigureCanvasAgg(figure)
-    return figure
-
-
-def _say(figure: Figure, png: str | Path, text: str) -> Figure:
-    """A picture that says why there is nothing to see."""
-    axes = figure.add_subplot()
-    axes.set_axis_off()
-    axes.text(0.5, 0.5, text, ha="center", va="center", fontsize=18, parse_math=False)
-    return _write(figure, png)
-
-
-def _write(figure: Figure, png: str | Path) -> Figure:
-    """Save the figure under a temporary name in the same folder, then rename it."""
-    _use_fonts(figure)
-    with atomic(Path(png)) as temporary, warnings.catch_warnings():
-        # A name may hold characters that no installed font has: they are drawn as boxes.
-        warnings.filterwarnings("ignore", message=r"Glyph .* missing from font")
-        figure.savefig(temporary, format=Path(png).suffix.removeprefix("."))
-    return figure
-
-
-def _use_fonts(figure: Figure) -> None:
-    """Let every text fall back to an installed font with Chinese characters, if there is one."""
-    from matplotlib.font_manager import fontManager
-    from matplotlib.text import Text
-
-    installed = set(fontManager.get_font_names())
-    fallback = [font for font in CJK_FONTS if font in installed]
-    if fallback:
-        for text in figure.findobj(Text):
-            text.set_fontfamily(["DejaVu Sans", *fallback])
 
 
 def _title(axes: Axes, part: str, count: int, strands: int) -> None:
     name = "all parts" if part == "all" else f"part {shorten(part)}"
     pooled = ", both strands pooled" if strands > 1 else ""
     axes.set_title(f"{name} (n = {count:,}{pooled})", parse_math=False)
-
-
-def _limits(values: np.ndarray) -> tuple[float, float]:
-    """The range of the values, and a little more."""
-    low, high = float(values.min()), float(values.max())
-    margin = 0.04 * (high - low) or 0.5 * max(abs(low), 1.0)
-    return low - margin, high + margin
 
 
 def _cloud(
@@ -347,11 +290,6 @@ def _best_epoch(table: pd.DataFrame, monitor: str) -> int | None:
         if np.isfinite(values).any():
             return int(table["epoch"].iloc[int(np.argmax(values))])
     return None
-
-
-def _corner_box(axes: Axes, text: str) -> None:
-    box = {"facecolor": "white", "edgecolor": GREY, "alpha": 0.85, "boxstyle": "round"}
-    axes.text(0.02, 0.98, text, transform=axes.transAxes, ha="left", va="top", bbox=box, zorder=5)
 
 
 def _named(name: str, value: float | None) -> str:

@@ -18,7 +18,7 @@ from yeast_get.data.findings import Findings
 from yeast_get.data.yeast_dataset import EpochSampler, YeastDataset, batches
 from yeast_get.errors import DataError, Problem, RunError
 from yeast_get.evaluation.inference import autocast_dtype
-from yeast_get.evaluation.report import write_data_report
+from yeast_get.evaluation.output_tables import write_data_report
 from yeast_get.model.yeast_model import YeastTransformer
 from yeast_get.run_dir import RunDir
 from yeast_get.training.losses import loss_sum

@@ -24,8 +24,11 @@ from yeast_get.data.splits import TEST, TRAIN, TrainedRows, make_split, split_li
 from yeast_get.data.yeast_dataset import WindowPlan
 from yeast_get.errors import ConfigError, Problem, RunError
 from yeast_get.evaluation import plots, report
+from yeast_get.evaluation.evaluation import Evaluation, choose_headline
 from yeast_get.evaluation.inference import autocast_dtype
+from yeast_get.evaluation.output_tables import part_counts, write_data_report, write_splits
 from yeast_get.evaluation.rivals import Rivals
+from yeast_get.evaluation.scorecard import headline_lines, log_overlap
 from yeast_get.model.pretrained import LoadReport
 from yeast_get.model.yeast_model import YeastModel, YeastTransformer
 from yeast_get.run_dir import RunDir, write_json, write_text
@@ -86,7 +89,7 @@ def prepare(settings: Settings, device: torch.device, last: Path | None = None) 
     split = split_line(data, part, settings.split)
     log.info("%s", split)
     described = describe(data, settings)
-    described["split"] = {"rows": report.part_counts(part), "said": split}
+    described["split"] = {"rows": part_counts(part), "said": split}
     inherited = None if pretrained is None else pretrained.inherited()
     schema = FeatureSchema.fit(data, part == TRAIN, settings, inherited)
     for line in schema.unseen(data):
@@ -160,7 +163,7 @@ def train_and_test(ready: Prepared, device: torch.device, run: RunDir) -> dict[s
     stage, settings = ready.stage, ready.stage.settings
     data, part = stage.data, stage.part
     write_text(run.config, write_settings(settings))
-    report.write_splits(data, part, run)
+    write_splits(data, part, run)
     write_findings(ready.described, data, run)
     baselines = Rivals.fit(data, ready.schema, part == TRAIN, settings.split)
     stage.checkpoint.baselines = baselines.to_dict()
@@ -171,7 +174,7 @@ def train_and_test(ready: Prepared, device: torch.device, run: RunDir) -> dict[s
         ready.model.load_state_dict(best.model)
         log.info("testing the weights of epoch %d", best.epoch)
         metrics = report.evaluate(
-            report.Evaluation(
+            Evaluation(
                 model=ready.model,
                 data=data,
                 schema=ready.schema,
@@ -187,7 +190,7 @@ def train_and_test(ready: Prepared, device: torch.device, run: RunDir) -> dict[s
             tables=False,
             interpret=settings.task.interpret or settings.task.test_mode == "interpret",
         )
-    for line in report.headline_lines(metrics) if metrics else []:
+    for line in headline_lines(metrics) if metrics else []:
         log.info("%s", line)
     said = manifest(settings, device, stage, ready.model, progress, time.monotonic() - started)
     said["split"]["said"] = ready.split
@@ -203,7 +206,7 @@ def prepare_evaluation(
     settings: Settings,
     split: str | None = None,
     batch_size: int | None = None,
-) -> report.Evaluation:
+) -> Evaluation:
     """Read a table for a trained model, and say what was found and how much it was trained on.
 
     Args:
@@ -226,8 +229,8 @@ def prepare_evaluation(
     rows = checkpoint.rows()
     part = rows.parts_of(data)
     overlap = rows.overlap(data, part)
-    report.log_overlap(overlap)
-    return report.Evaluation(
+    log_overlap(overlap)
+    return Evaluation(
         model=model,
         data=data,
         schema=schema,
@@ -235,7 +238,7 @@ def prepare_evaluation(
         baselines=checkpoint.fitted_baselines(),
         part=part,
         condition_key=rows.condition_key(data),
-        headline=report.choose_headline(part, data.measured, split),
+        headline=choose_headline(part, data.measured, split),
         overlap=overlap,
         batch_size=batch_size or settings.training.batch_size,
     )
@@ -244,7 +247,7 @@ def prepare_evaluation(
 def write_findings(described: dict[str, Any], data: ExpressionData, run: RunDir) -> None:
     """What a table that is fit for use holds, and what was found in it."""
     findings = data.findings
-    report.write_data_report(described | describe_findings(findings), problem_table(findings), run)
+    write_data_report(described | describe_findings(findings), problem_table(findings), run)
 
 
 @contextmanager
@@ -335,7 +338,7 @@ def manifest(
             "roles": data.roles,
             "warnings": data.warnings,
         },
-        "split": {"observations": report.part_counts(stage.part)},
+        "split": {"observations": part_counts(stage.part)},
         "model": {
             "modules": rows[:-1],
             "parameters": rows[-1]["parameters"],

@@ -22,9 +22,10 @@ from yeast_get.data.features import FeatureSchema
 from yeast_get.data.splits import TEST, TRAIN, VAL, region_parts
 from yeast_get.data.yeast_dataset import EpochSampler, MaskedRegionDataset, batches
 from yeast_get.errors import Problem, RunError
-from yeast_get.evaluation import plots, report
+from yeast_get.evaluation import plots
 from yeast_get.evaluation.inference import autocast_dtype, evaluating
 from yeast_get.evaluation.metrics import score
+from yeast_get.evaluation.output_tables import part_counts, write_splits
 from yeast_get.model.get_backbone import LAYER_NORM_EPS
 from yeast_get.model.yeast_model import MaskedRegionModel, YeastTransformer
 from yeast_get.run_dir import RunDir, write_json, write_text
@@ -156,7 +157,7 @@ def prepare_pretraining(
         raise RunError(Problem(what, "split in another way", file=data.source))
     log.info("%s", split)
     described = describe(table, settings)
-    described["split"] = {"rows": report.part_counts(part), "said": split}
+    described["split"] = {"rows": part_counts(part), "said": split}
     inherited = None if pretrained is None else pretrained.inherited()
     schema = FeatureSchema.fit(data, part == TRAIN, settings, inherited, with_target=False)
     window = settings.data.regions_per_window
@@ -183,7 +184,7 @@ def pretrain(ready: PreparedPretraining, device: torch.device, run: RunDir) -> N
     started = time.monotonic()
     stage, settings = ready.stage, ready.stage.settings
     write_text(run.config, write_settings(settings))
-    report.write_splits(stage.data, stage.part, run)
+    write_splits(stage.data, stage.part, run)
     write_findings(ready.described, stage.data, run)
     with deterministic(settings.training.deterministic):
         progress = fit(ready.model, stage, run, device, ready.resume)

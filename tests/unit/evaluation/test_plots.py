@@ -11,7 +11,7 @@ from matplotlib.colors import to_hex
 from matplotlib.image import imread
 
 from yeast_get import run_dir
-from yeast_get.evaluation import plots
+from yeast_get.evaluation import canvas, plots
 from yeast_get.evaluation.metrics import score
 
 
@@ -177,7 +177,7 @@ def test_importance_shows_the_largest_on_top(tmp_path, png):
     assert axes.get_xlabel() == "drop in Pearson r when shuffled"
     labels = [label.get_text() for label in axes.get_yticklabels()]
     assert labels[:2] == ["培养基 $a_1$", "NA"]
-    assert labels[2] == plots.shorten("x" * 80)
+    assert labels[2] == canvas.shorten("x" * 80)
     (legend,) = figure.legends
     assert [text.get_text() for text in legend.get_texts()] == list(plots.KIND_COLOURS)
     assert to_hex(axes.patches[0].get_facecolor()).upper() == plots.KIND_COLOURS["condition"]
@@ -243,9 +243,9 @@ def test_history_without_a_correlation_or_without_rows(tmp_path, png):
 
 
 def test_shorten_keeps_both_ends():
-    assert plots.shorten("MA0265.1.ABF1") == "MA0265.1.ABF1"
-    short = plots.shorten("start" + "x" * 50 + "end")
-    assert len(short) == plots.LONGEST_NAME
+    assert canvas.shorten("MA0265.1.ABF1") == "MA0265.1.ABF1"
+    short = canvas.shorten("start" + "x" * 50 + "end")
+    assert len(short) == canvas.LONGEST_NAME
     assert short.startswith("start")
     assert short.endswith("end")
     assert "…" in short
@@ -253,8 +253,8 @@ def test_shorten_keeps_both_ends():
 
 def test_pyplot_is_never_imported():
     code = (
-        "import sys; from yeast_get.evaluation import plots; "
-        "assert 'matplotlib' not in sys.modules; plots._figure(); "
+        "import sys; from yeast_get.evaluation import canvas, plots; "
+        "assert 'matplotlib' not in sys.modules; canvas.new_figure(); "
         "assert 'matplotlib.pyplot' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

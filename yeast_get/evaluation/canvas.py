@@ -1,0 +1,99 @@
+"""What every picture shares: its size, colours and fonts, and how it is written.
+
+Figures are objects of their own: pyplot and its global state stay untouched.
+"""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from yeast_get.run_dir import atomic
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+BLUE, ORANGE, GREEN, VERMILLION = "#0072B2", "#E69F00", "#009E73", "#D55E00"
+PURPLE, SKY = "#CC79A7", "#56B4E9"
+GREY = "#666666"
+"""Colours of Okabe and Ito, which colour-blind readers can tell apart, and a grey."""
+
+SIZE_INCHES = (1600 / 150, 1200 / 150)
+DPI = 150
+LONGEST_NAME = 32
+CJK_FONTS = ("Noto Sans CJK SC", "Noto Sans SC", "WenQuanYi Zen Hei", "WenQuanYi Micro Hei")
+
+
+def shorten(name: str, longest: int = LONGEST_NAME) -> str:
+    """A name with … in its middle where it is longer than `longest` characters."""
+    if len(name) <= longest:
+        return name
+    end = (longest - 1) // 3
+    return f"{name[: longest - 1 - end]}…{name[-end:]}"
+
+
+def read_columns(path: str | Path, columns: list[str], **options: Any) -> pd.DataFrame:
+    """Some columns of a CSV file."""
+    import pandas as pd
+
+    return pd.read_csv(path, usecols=columns, **options)
+
+
+def new_figure(dpi: int = DPI) -> Figure:
+    """An empty figure of the usual size."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+    layout = ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1)  # inches
+    figure = Figure(figsize=SIZE_INCHES, dpi=dpi, layout=layout)
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def say(figure: Figure, png: str | Path, text: str) -> Figure:
+    """A picture that says why there is nothing to see."""
+    axes = figure.add_subplot()
+    axes.set_axis_off()
+    axes.text(0.5, 0.5, text, ha="center", va="center", fontsize=18, parse_math=False)
+    return write_figure(figure, png)
+
+
+def write_figure(figure: Figure, png: str | Path) -> Figure:
+    """Save the figure under a temporary name in the same folder, then rename it."""
+    _use_fonts(figure)
+    with atomic(Path(png)) as temporary, warnings.catch_warnings():
+        # A name may hold characters that no installed font has: they are drawn as boxes.
+        warnings.filterwarnings("ignore", message=r"Glyph .* missing from font")
+        figure.savefig(temporary, format=Path(png).suffix.removeprefix("."))
+    return figure
+
+
+def _use_fonts(figure: Figure) -> None:
+    """Let every text fall back to an installed font with Chinese characters, if there is one."""
+    from matplotlib.font_manager import fontManager
+    from matplotlib.text import Text
+
+    installed = set(fontManager.get_font_names())
+    fallback = [font for font in CJK_FONTS if font in installed]
+    if fallback:
+        for text in figure.findobj(Text):
+            text.set_fontfamily(["DejaVu Sans", *fallback])
+
+
+def padded_limits(values: np.ndarray) -> tuple[float, float]:
+    """The range of the values, and a little more."""
+    low, high = float(values.min()), float(values.max())
+    margin = 0.04 * (high - low) or 0.5 * max(abs(low), 1.0)
+    return low - margin, high + margin
+
+
+def corner_box(axes: Axes, text: str) -> None:
+    """A text in the upper left corner."""
+    box = {"facecolor": "white", "edgecolor": GREY, "alpha": 0.85, "boxstyle": "round"}
+    axes.text(0.02, 0.98, text, transform=axes.transAxes, ha="left", va="top", bbox=box, zorder=5)

@@ -1,0 +1,91 @@
+"""What is evaluated: a model, a table, and the part that the headline speaks of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from yeast_get.config import Settings
+from yeast_get.data.expression_data import ExpressionData
+from yeast_get.data.features import FeatureSchema
+from yeast_get.data.splits import PART_NAMES, TEST, TRAIN, VAL
+from yeast_get.data.yeast_dataset import YeastDataset
+from yeast_get.evaluation.rivals import Rivals
+from yeast_get.model.yeast_model import YeastModel
+
+
+@dataclass
+class Evaluation:
+    """One model on one table.
+
+    Attributes:
+        model: On the device to compute on.
+        data: The table.
+        schema: The model's.
+        settings: `task`, `training.precision` and `data.regions_per_window` are read.
+        baselines: Fitted on the model's training rows.
+        part: [N] part of each observation, as `PART_NAMES`.
+        condition_key: [S] int64, the condition of each sample as the baselines know it.
+        headline: The part that `overall` speaks of; `all` where the table holds no training row.
+        overlap: How much of the table was trained on.
+        batch_size: Windows per batch.
+        dataset: The table as the model takes it.
+    """
+
+    model: YeastModel
+    data: ExpressionData
+    schema: FeatureSchema
+    settings: Settings
+    baselines: Rivals
+    part: np.ndarray
+    condition_key: np.ndarray
+    headline: str
+    overlap: dict[str, Any]
+    batch_size: int
+    dataset: YeastDataset = field(init=False)
+
+    def __post_init__(self) -> None:
+        device = next(self.model.parameters()).device
+        window = self.settings.data.regions_per_window
+        self.dataset = YeastDataset(self.data, self.schema, window, device)
+
+    def in_part(self, name: str) -> np.ndarray:
+        """[N] bool: the observations of a part, of all parts for `all`."""
+        if name == "all":
+            return np.ones(len(self.part), dtype=bool)
+        return self.part == PART_NAMES.index(name)
+
+    @property
+    def trained_on(self) -> np.ndarray:
+        """[N] bool: the observations that the model was trained or validated on."""
+        return np.isin(self.part, (TRAIN, VAL))
+
+    @property
+    def is_mixed(self) -> bool:
+        """Whether the headline would mix rows that were trained on with others."""
+        return self.headline == "all" and bool(self.trained_on.any())
+
+    @property
+    def pictured(self) -> str:
+        """The part that plots and importance speak of: the headline's, never a mixture."""
+        if not self.is_mixed:
+            return self.headline
+        for name in ("test", "new", "val"):
+            if (self.data.measured & self.in_part(name)).any():
+                return name
+        return "train"
+
+
+def choose_headline(part: np.ndarray, measured: np.ndarray, asked: str | None = None) -> str:
+    """The part that the headline speaks of, where `--split` does not say.
+
+    A table that holds training or validation rows is judged on its test rows, or on those that
+    the training table did not hold; a table without any such row on all of its rows.
+    """
+    if asked is not None:
+        return asked
+    if not np.isin(part, (TRAIN, VAL)).any():
+        return "all"
+    return "test" if (measured & (part == TEST)).any() else "new"
