@@ -235,6 +235,7 @@ class TrainingConfig(Section):
     save_every_n_epochs: NonNegative = 0
     checkpoint_every_n_steps: NonNegative = 0
     num_workers: NonNegative = 0
+    ensemble: Positive = 1
     deterministic: bool = False
 
 

@@ -16,6 +16,7 @@ _BOTH = (
     "data_problems.csv",
     "metrics.json",
     "predictions.csv",
+    "calibration.csv",
     "feature_importance.csv",
     "embeddings.npz",
     "plots/scatter.png",
@@ -32,6 +33,12 @@ TRAIN_FILES = (
     "pretrained.pth",
     "last.pth",
     "checkpoints/epoch_*.pth",
+    "members/*/history.csv",
+    "members/*/best_model.pth",
+    "members/*/adapter.pth",
+    "members/*/last.pth",
+    "members/*/checkpoints/epoch_*.pth",
+    "members/*/tensorboard/events.out.tfevents.*",
     "plots/history.png",
     "tensorboard/events.out.tfevents.*",
     "train.log",
@@ -70,10 +77,12 @@ class RunDir:
         self.adapter = self.path / "adapter.pth"
         self.pretrained = self.path / "pretrained.pth"
         self.last = self.path / "last.pth"
+        self.members = self.path / "members"
         self.checkpoints = self.path / "checkpoints"
         self.data_report = self.path / "data_report.json"
         self.data_problems = self.path / "data_problems.csv"
         self.metrics = self.path / "metrics.json"
+        self.calibration = self.path / "calibration.csv"
         self.predictions = self.path / "predictions.csv"
         self.metrics_by_condition = self.path / "metrics_by_condition.csv"
         self.metrics_by_region = self.path / "metrics_by_region.csv"
@@ -170,6 +179,12 @@ class RunDir:
         except OSError as error:
             what = f"cannot be written: {error.strerror}"
             raise RunError(Problem(what, "check the path", file=str(self.path))) from None
+
+    def member(self, number: int) -> RunDir:
+        """The folder of another member of an ensemble, 2 and up."""
+        other = RunDir(self.members / str(number), self.writes)
+        other.path.mkdir(parents=True, exist_ok=True)
+        return other
 
     def periodic_checkpoint(self, epoch: int) -> Path:
         """Path of the checkpoint kept for one epoch."""

@@ -15,11 +15,11 @@ from tests.conftest import long_table
 
 TRAIN_FILES = {
     "config.yaml", "manifest.json", "splits.csv", "history.csv", "best_model.pth", "last.pth",
-    "data_report.json", "data_problems.csv", "metrics.json", "predictions.csv", "plots",
-    "train.log",
+    "data_report.json", "data_problems.csv", "metrics.json", "predictions.csv", "calibration.csv",
+    "plots", "train.log",
 }  # fmt: skip
 EVALUATE_FILES = {
-    "data_report.json", "data_problems.csv", "metrics.json", "predictions.csv",
+    "data_report.json", "data_problems.csv", "metrics.json", "predictions.csv", "calibration.csv",
     "metrics_by_condition.csv", "metrics_by_region.csv",
     "feature_importance.csv", "plots", "evaluate.log",
 }  # fmt: skip

@@ -537,8 +537,8 @@ def test_a_normalized_field_stays_one_in_an_evaluation(trained, given):
 
 def test_a_checkpoint_of_a_later_version_with_more_keys_is_named():
     stored = load_settings(None).to_dict()
-    stored["training"]["ensemble"] = 3
-    with pytest.raises(ConfigError, match="the checkpoint: unknown key training.ensemble"):
+    stored["training"]["from_the_future"] = 3
+    with pytest.raises(ConfigError, match="the checkpoint: unknown key training.from_the_future"):
         settings_for_evaluation(stored)
 
 

@@ -241,6 +241,11 @@ class FeatureSchema:
             return scaled.astype(np.float32)
         return np.concatenate([~blank, scaled], axis=2, dtype=np.float32)
 
+    def region_matrix(self, data: ExpressionData) -> np.ndarray:
+        """[P,M+A] float32: `region_inputs`, then accessibility averaged over samples."""
+        accessibility = self.accessibility_inputs(data).mean(axis=1)
+        return np.concatenate([self.region_inputs(data), accessibility], axis=1)
+
     def absent_motif(self) -> np.ndarray:
         """[M] float32: what a motif score of zero looks like to the model.
 
@@ -444,9 +449,12 @@ class FeatureSchema:
 
     def to_model(self, target: np.ndarray) -> np.ndarray:
         """Targets in units of the input [...,T] -> model space, float32."""
-        forward = _TRANSFORMS[self.target_transform][0]
-        z = (forward(np.asarray(target, np.float64)) - self.target_mean) / self.target_sd
+        z = (self.transform(target) - self.target_mean) / self.target_sd
         return z.astype(np.float32)
+
+    def transform(self, target: np.ndarray) -> np.ndarray:
+        """Values in units of the input -> after `data.target_transform`, float64."""
+        return _TRANSFORMS[self.target_transform][0](np.asarray(target, np.float64))
 
     def to_input_units(self, y: np.ndarray) -> np.ndarray:
         """Predictions of the model [...,T] -> units of the input, float64."""

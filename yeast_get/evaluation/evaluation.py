@@ -10,10 +10,30 @@ import numpy as np
 from yeast_get.config import Settings
 from yeast_get.data.expression_data import ExpressionData
 from yeast_get.data.features import FeatureSchema
+from yeast_get.data.seen_regions import SeenRegions
 from yeast_get.data.splits import PART_NAMES, TEST, TRAIN, VAL
 from yeast_get.data.yeast_dataset import YeastDataset
+from yeast_get.evaluation.conformal import LEVEL, Calibration
+from yeast_get.evaluation.inference import predict_members
 from yeast_get.evaluation.rivals import Rivals
-from yeast_get.model.yeast_model import YeastModel
+from yeast_get.model.yeast_model import Ensemble, YeastModel
+
+
+@dataclass
+class Predictions:
+    """What a model says of every observation of a table.
+
+    Attributes:
+        y_pred: [N,T] in units of the input.
+        y_std: [N,T] SD over the members of an ensemble, in units of the input; None without.
+        y_model: [N,T] in model space.
+        spread: [N,T] SD over the members in model space; 0 without.
+    """
+
+    y_pred: np.ndarray
+    y_std: np.ndarray | None
+    y_model: np.ndarray
+    spread: np.ndarray
 
 
 @dataclass
@@ -30,11 +50,13 @@ class Evaluation:
         condition_key: [S] int64, the condition of each sample as the baselines know it.
         headline: The part that `overall` speaks of; `all` where the table holds no training row.
         overlap: How much of the table was trained on.
+        calibration: How wide the intervals of predictions are; None where that is not known.
+        seen: Where the training regions lie; None where that is not known.
         batch_size: Windows per batch.
         dataset: The table as the model takes it.
     """
 
-    model: YeastModel
+    model: YeastModel | Ensemble
     data: ExpressionData
     schema: FeatureSchema
     settings: Settings
@@ -43,6 +65,8 @@ class Evaluation:
     condition_key: np.ndarray
     headline: str
     overlap: dict[str, Any]
+    calibration: Calibration | None
+    seen: SeenRegions | None
     batch_size: int
     dataset: YeastDataset = field(init=False)
 
@@ -56,6 +80,34 @@ class Evaluation:
         if name == "all":
             return np.ones(len(self.part), dtype=bool)
         return self.part == PART_NAMES.index(name)
+
+    def predict(self) -> Predictions:
+        """Every observation of the table, in units of the input."""
+        everything = np.ones(self.data.num_observations, dtype=bool)
+        precision = self.settings.training.precision
+        each = predict_members(self.model, self.dataset, everything, self.batch_size, precision)
+        y_model = each.mean(axis=0)
+        y_std = None
+        spread = np.zeros_like(y_model)
+        if len(each) > 1:
+            spread = each.std(axis=0, ddof=1)
+            # float32 is what predictions.csv holds: its scores are the scores that are reported
+            y_std = self.schema.to_input_units(each).std(axis=0, ddof=1).astype(np.float32)
+        y_pred = self.schema.to_input_units(y_model).astype(np.float32)
+        return Predictions(y_pred, y_std, y_model, spread)
+
+    def interval(
+        self, predictions: Predictions, level: float = LEVEL
+    ) -> tuple[np.ndarray, np.ndarray] | None:
+        """Lower and upper ends [N,T] in units of the input; None where nothing was calibrated."""
+        if self.calibration is None:
+            return None
+        half = self.calibration.half_width(predictions.spread, level)
+        ends = (predictions.y_model - half, predictions.y_model + half)
+        low, high = (self.schema.to_input_units(end).astype(np.float32) for end in ends)
+        if self.schema.target_transform != "none" or self.settings.model.head.kind == "get":
+            low = np.maximum(low, 0)  # such targets are never below
+        return low, high
 
     @property
     def trained_on(self) -> np.ndarray:

@@ -21,7 +21,7 @@ from yeast_get.data.features import FeatureSchema
 from yeast_get.data.yeast_dataset import YeastDataset
 from yeast_get.evaluation.inference import run
 from yeast_get.evaluation.metrics import score
-from yeast_get.model.yeast_model import YeastModel
+from yeast_get.model.yeast_model import Ensemble, YeastModel
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +30,7 @@ POSITIVE = 2**63 - 1
 
 
 def permutation_importance(
-    model: YeastModel,
+    model: YeastModel | Ensemble,
     data: ExpressionData,
     dataset: YeastDataset,
     schema: FeatureSchema,

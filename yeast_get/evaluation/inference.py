@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from yeast_get.data.yeast_dataset import EpochSampler, YeastDataset, batches
-from yeast_get.model.yeast_model import YeastModel
+from yeast_get.model.yeast_model import Ensemble, YeastModel
 
 
 def autocast_dtype(precision: str, device: torch.device) -> torch.dtype | None:
@@ -36,7 +36,7 @@ def evaluating(model: torch.nn.Module) -> Iterator[None]:
 
 
 def predict(
-    model: YeastModel,
+    model: YeastModel | Ensemble,
     dataset: YeastDataset,
     wanted: np.ndarray,
     batch_size: int,
@@ -58,8 +58,21 @@ def predict(
     return run(model, dataset, batch_size, precision)
 
 
+def predict_members(
+    model: YeastModel | Ensemble,
+    dataset: YeastDataset,
+    wanted: np.ndarray,
+    batch_size: int,
+    precision: str = "fp32",
+) -> np.ndarray:
+    """As `predict`, for every member of an ensemble apart [K,N,T]; K = 1 for a single model."""
+    members = list(model) if isinstance(model, Ensemble) else [model]
+    said = [predict(each, dataset, wanted, batch_size, precision) for each in members]
+    return np.stack(said)
+
+
 def run(
-    model: YeastModel, dataset: YeastDataset, batch_size: int, precision: str = "fp32"
+    model: YeastModel | Ensemble, dataset: YeastDataset, batch_size: int, precision: str = "fp32"
 ) -> np.ndarray:
     """Predict the observations that the dataset is set to; see `predict`."""
     device = next(model.parameters()).device

@@ -10,17 +10,19 @@ import pandas as pd
 
 from yeast_get.data.conditions import cell_text
 from yeast_get.data.expression_data import ExpressionData
-from yeast_get.data.splits import NEW, PART_NAMES, UNUSED
+from yeast_get.data.seen_regions import NOT_SEEN
+from yeast_get.data.splits import NEW, PART_NAMES, TRAIN, UNUSED
 from yeast_get.data.yeast_dataset import EpochSampler, YeastDataset, batches
-from yeast_get.evaluation.evaluation import Evaluation
+from yeast_get.evaluation.evaluation import Evaluation, Predictions
 from yeast_get.evaluation.inference import evaluating
 from yeast_get.evaluation.metrics import group_table
 from yeast_get.run_dir import RunDir, atomic, write_json
 
 
-def write_predictions(evaluation: Evaluation, y_pred: np.ndarray, run: RunDir) -> None:
+def write_predictions(evaluation: Evaluation, predictions: Predictions, run: RunDir) -> None:
     """`predictions.csv`: one row per observation, in the order of the input."""
-    data = evaluation.data
+    data, y_pred, y_std = evaluation.data, predictions.y_pred, predictions.y_std
+    ends = evaluation.interval(predictions)
     frame = pd.DataFrame(
         {
             "row": data.row,
@@ -38,8 +40,25 @@ def write_predictions(evaluation: Evaluation, y_pred: np.ndarray, run: RunDir) -
         frame[f"y_true{suffix}"] = data.target[:, t]
         frame[f"y_pred{suffix}"] = y_pred[:, t]
         frame[f"residual{suffix}"] = data.target[:, t] - y_pred[:, t]
-    frame["flags"] = _repeated(evaluation.schema.flags(data), data.sample_index)
+        if y_std is not None:
+            frame[f"y_std{suffix}"] = y_std[:, t]
+        if ends is not None:
+            frame[f"y_low{suffix}"], frame[f"y_high{suffix}"] = (end[:, t] for end in ends)
+    frame["flags"] = _flags(evaluation)
     write_csv(frame, run.predictions)
+
+
+def _flags(evaluation: Evaluation) -> pd.Categorical:
+    """What of each row training could not teach [N]: of its conditions, then of its region."""
+    data, seen = evaluation.data, evaluation.seen
+    of_sample, samples = pd.factorize(evaluation.schema.flags(data))
+    far = np.zeros(data.num_regions, dtype=bool)
+    if seen is not None:
+        far = seen.far(evaluation.schema.region_matrix(data))
+        far[data.region_index[evaluation.part == TRAIN]] = False
+    words = [*samples, *(f"{each}; {NOT_SEEN}".removeprefix("; ") for each in samples)]
+    codes = of_sample[data.sample_index] + len(samples) * far[data.region_index]
+    return pd.Categorical.from_codes(codes, words)
 
 
 def write_tables(evaluation: Evaluation, y_pred: np.ndarray, run: RunDir) -> None:

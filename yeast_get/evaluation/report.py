@@ -12,14 +12,13 @@ from yeast_get.errors import Problem, RunError
 from yeast_get.evaluation import plots
 from yeast_get.evaluation.evaluation import Evaluation
 from yeast_get.evaluation.importance import permutation_importance
-from yeast_get.evaluation.inference import predict
 from yeast_get.evaluation.output_tables import (
     write_csv,
     write_embeddings,
     write_predictions,
     write_tables,
 )
-from yeast_get.evaluation.scorecard import measure
+from yeast_get.evaluation.scorecard import calibration_curve, measure
 from yeast_get.run_dir import RunDir, write_json
 
 log = logging.getLogger(__name__)
@@ -41,18 +40,19 @@ def evaluate(
     """
     task, precision = evaluation.settings.task, evaluation.settings.training.precision
     dataset = evaluation.dataset
-    everything = np.ones(evaluation.data.num_observations, dtype=bool)
-    y_model = predict(evaluation.model, dataset, everything, evaluation.batch_size, precision)
-    # float32 is what predictions.csv holds: scores of that file are the scores written here
-    y_pred = evaluation.schema.to_input_units(y_model).astype(np.float32)
+    predictions = evaluation.predict()
+    y_pred = predictions.y_pred
     _refuse_non_finite(evaluation.data, y_pred)
     if task.save_predictions or task.test_mode == "predict":
-        write_predictions(evaluation, y_pred, run)
+        write_predictions(evaluation, predictions, run)
     if task.save_embeddings:
         write_embeddings(evaluation, dataset, run)
     if task.test_mode == "predict":
         return {}
-    metrics = measure(evaluation, y_pred)
+    metrics = measure(evaluation, predictions)
+    curve = calibration_curve(evaluation, predictions)
+    if curve is not None:
+        write_csv(curve, run.calibration)
     write_json(run.metrics, metrics)
     if tables:
         write_tables(evaluation, y_pred, run)

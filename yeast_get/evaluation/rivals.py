@@ -131,11 +131,10 @@ def _table(
     usual: Mapping[str, str],
 ) -> ridge.Table:
     keys, first, codes = np.unique(condition_key, return_index=True, return_inverse=True)
-    accessibility = schema.accessibility_inputs(data).mean(axis=1)
     return ridge.Table(
         region=data.region_index[wanted],
         condition=codes.reshape(-1)[data.sample_index[wanted]],
-        region_features=np.concatenate([schema.region_inputs(data), accessibility], axis=1),
+        region_features=schema.region_matrix(data),
         condition_features=_condition_features(data, schema, usual)[first],
         region_keys=data.region_hash,
         condition_keys=keys,

@@ -10,25 +10,23 @@ import pandas as pd
 
 from yeast_get.data.conditions import NO_DRUG
 from yeast_get.data.expression_data import ExpressionData
+from yeast_get.data.features import FeatureSchema
 from yeast_get.data.findings import counted
 from yeast_get.data.splits import PART_NAMES, TRAIN, UNUSED
 from yeast_get.evaluation.baselines import compare
 from yeast_get.evaluation.bootstrap import RESAMPLES, Resampler, choose_over, interval
-from yeast_get.evaluation.evaluation import Evaluation
+from yeast_get.evaluation.conformal import LEVEL, LEVELS
+from yeast_get.evaluation.evaluation import Evaluation, Predictions
 from yeast_get.evaluation.metrics import summarise
 from yeast_get.evaluation.replicates import replicate_agreement
+from yeast_get.model.yeast_model import Ensemble
 
 log = logging.getLogger(__name__)
 
 
-def measure(evaluation: Evaluation, y_pred: np.ndarray) -> dict[str, Any]:
-    """The content of `metrics.json`.
-
-    Args:
-        evaluation: Model and table.
-        y_pred: [N,T] in units of the input.
-    """
-    data, part = evaluation.data, evaluation.part
+def measure(evaluation: Evaluation, predictions: Predictions) -> dict[str, Any]:
+    """The content of `metrics.json`."""
+    data, part, y_pred = evaluation.data, evaluation.part, predictions.y_pred
     condition = _conditions(data)[data.sample_index]
 
     def summary(y: np.ndarray, wanted: np.ndarray) -> dict[str, Any]:
@@ -66,6 +64,8 @@ def measure(evaluation: Evaluation, y_pred: np.ndarray) -> dict[str, Any]:
             drug: summary(y_pred, wanted & rows) for drug, rows in _drugs(data, wanted).items()
         },
         "by_target": _by_target(data, y_pred, wanted, condition),
+        "transformed": _transformed(evaluation.schema, data, y_pred, wanted, condition),
+        "uncertainty": _uncertainty(evaluation, predictions),
         "baselines": baselines,
         "beats_best_baseline_by": beats,
         "overlap_with_training": evaluation.overlap,
@@ -109,6 +109,66 @@ def _by_target(
     return {
         name: summarise(data.target[wanted, t], y_pred[wanted, t], region, condition[wanted])
         for t, name in enumerate(data.target_names)
+    }
+
+
+def _transformed(
+    schema: FeatureSchema,
+    data: ExpressionData,
+    y_pred: np.ndarray,
+    wanted: np.ndarray,
+    condition: np.ndarray,
+) -> dict[str, Any]:
+    """The scores after `data.target_transform`, which is what was trained; empty without one."""
+    if schema.target_transform == "none":
+        return {}
+    true, pred = schema.transform(data.target[wanted]), schema.transform(y_pred[wanted])
+    scores = summarise(true, pred, data.region_index[wanted], condition[wanted])
+    return {"units": f"{schema.target_transform} of the input", **scores}
+
+
+def calibration_curve(evaluation: Evaluation, predictions: Predictions) -> pd.DataFrame | None:
+    """How many of the headline's measured values lie in intervals of each nominal coverage.
+
+    Returns:
+        level, covered (share), n, mean_width (units of the input), a row per level; None where
+        the headline has no measured value, would mix parts, or nothing was calibrated.
+    """
+    wanted = evaluation.data.measured & evaluation.in_part(evaluation.headline)
+    if evaluation.is_mixed or evaluation.calibration is None or not wanted.any():
+        return None
+    true = evaluation.data.target[wanted]
+    measured = ~np.isnan(true)
+    rows = []
+    for level in LEVELS:
+        low, high = (end[wanted] for end in evaluation.interval(predictions, level) or ())
+        known = measured & ~np.isnan(high)
+        inside = (low <= true) & (true <= high)
+        width = (high - low)[known]
+        n = int(known.sum())
+        covered = float(inside[known].mean()) if n else np.nan
+        rows.append([level, covered, n, float(width.mean()) if n else np.nan])
+    return pd.DataFrame(rows, columns=["level", "covered", "n", "mean_width"])
+
+
+def _uncertainty(evaluation: Evaluation, predictions: Predictions) -> dict[str, Any]:
+    """What is known of the intervals at `LEVEL`, and how many of the values they hold."""
+    members = evaluation.model.members if isinstance(evaluation.model, Ensemble) else [None]
+    out: dict[str, Any] = {"level": LEVEL, "covered": None, "mean_width": None}
+    out |= {"members": len(members), "calibrated_on": None, "reason": None}
+    if evaluation.calibration is None:
+        return out | {"reason": "the intervals of this model were not calibrated"}
+    calibration = evaluation.calibration
+    out["calibrated_on"] = f"{calibration.groups} {calibration.over} of the validation part"
+    if calibration.reason is not None:
+        return out | {"reason": calibration.reason}
+    curve = calibration_curve(evaluation, predictions)
+    if curve is None:
+        return out | {"reason": "the part has no measured row"}
+    at_level = curve.iloc[LEVELS.index(LEVEL)]
+    return out | {
+        "covered": float(at_level["covered"]),
+        "mean_width": float(at_level["mean_width"]),
     }
 
 
@@ -174,6 +234,7 @@ def headline_lines(metrics: dict[str, Any]) -> list[str]:
             f"({counted(replicates['pairs'], 'pair')} of samples), so that no model can be "
             f"expected above {replicates['ceiling']:.3f}"
         )
+    lines.append(_coverage(metrics["uncertainty"]))
     if metrics["intervals"]["over"] is not None:
         over = metrics["intervals"]["over"].replace("both", "regions and conditions")
         lines.append(f"95 % intervals by drawing whole {over}, {RESAMPLES:,} times")
@@ -191,6 +252,16 @@ def _verdict(beats: dict[str, Any]) -> str:
     verb = "beats" if ci[0] > 0 else "does NOT beat"
     unsure = ", so the two cannot be told apart" if ci[0] <= 0 <= ci[1] else ""
     return f"the model {verb} {said} (95 % CI {ci[0]:+.3f} to {ci[1]:+.3f}{unsure})"
+
+
+def _coverage(said: dict[str, Any]) -> str:
+    """What the intervals of single predictions are worth, in words."""
+    if said["covered"] is None:
+        return f"no intervals of single predictions: {said['reason']}"
+    return (
+        f"{said['level']:.0%} intervals of single predictions (y_low to y_high, calibrated on "
+        f"{said['calibrated_on']}) hold {said['covered']:.1%} of the measured values"
+    )
 
 
 def _scores(name: str, summary: dict[str, Any]) -> str:

@@ -9,8 +9,9 @@ Classes stand in the order in which data flows. `YeastModel` keeps GET's paramet
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -401,6 +402,32 @@ class YeastModel(YeastTransformer):
             return region_vocab
         kept = torch.rand(region_vocab.shape, device=region_vocab.device) >= dropout
         return region_vocab * kept
+
+
+class Ensemble(nn.Module):
+    """Several models of one table as one: its predictions are the mean of theirs.
+
+    Lakshminarayanan et al. (2017): networks that differ in their random start and the order of
+    their batches alone, whose spread tells how little the data decides.
+
+    Attributes:
+        members: The models.
+    """
+
+    def __init__(self, members: Iterable[YeastModel]) -> None:
+        super().__init__()
+        self.members = nn.ModuleList(members)
+
+    def forward(self, batch: Batch) -> Tensor:
+        """The mean prediction [B,R,T] in model space."""
+        return torch.stack([member(batch) for member in self.members]).mean(dim=0)
+
+    def encode(self, batch: Batch) -> Tensor:
+        """The tokens [B,R,D] of the first member, since those of others lie in other spaces."""
+        return next(iter(self)).encode(batch)
+
+    def __iter__(self) -> Iterator[YeastModel]:
+        return (cast(YeastModel, member) for member in self.members)
 
 
 class MaskedRegionModel(YeastTransformer):

@@ -20,24 +20,29 @@ import torch
 from yeast_get import __version__
 from yeast_get.config import LoraConfig, Settings, settings_from_dict
 from yeast_get.data.features import FeatureSchema
+from yeast_get.data.seen_regions import SeenRegions
 from yeast_get.data.splits import TrainedRows
 from yeast_get.errors import CheckpointError, Problem, UserError
+from yeast_get.evaluation.conformal import Calibration
 from yeast_get.evaluation.rivals import Rivals
 from yeast_get.model.checkpoint_file import open_checkpoint
 from yeast_get.model.get_backbone import LAYER_NORM_EPS
 from yeast_get.model.lora import merged_state
 from yeast_get.model.pretrained import GET_PARTS
-from yeast_get.model.yeast_model import YeastModel
+from yeast_get.model.yeast_model import Ensemble, YeastModel
 from yeast_get.run_dir import atomic
 from yeast_get.training.transfer import base_tensors, put_adapters
 
 log = logging.getLogger(__name__)
 
-FORMAT = 2
+FORMAT = 3
 """Version of the layout below; a file of a later version is refused by name."""
 
-_SINCE_2: dict[str, Any] = {"features": {}, "lora": {}, "load_report": {}}
-"""What files of layout 1, which knew no pretrained checkpoints, do not hold."""
+_SINCE: dict[int, dict[str, Any]] = {
+    2: {"features": {}, "lora": {}, "load_report": {}},
+    3: {"members": [], "calibration": {}, "seen_regions": {}},
+}
+"""What files of an earlier layout than each do not hold."""
 
 
 @dataclass
@@ -55,6 +60,10 @@ class Checkpoint:
         lora: With adapters: "modules" that have one; "base", the names of the frozen tensors;
             "base_file" and "base_sha256". Empty without.
         load_report: `LoadReport.to_dict()`; empty where nothing was loaded.
+        members: With `training.ensemble`: state dicts of the other members, without the frozen
+            tensors of a base, which they share.
+        calibration: `Calibration.to_dict()`; empty until training is done.
+        seen_regions: `SeenRegions.to_dict()`.
         epoch: Epoch of the weights.
         scores: Validation scores of the weights.
         resume: What `last.pth` holds beyond that; empty in `best_model.pth`.
@@ -71,6 +80,9 @@ class Checkpoint:
     features: dict[str, Any] = field(default_factory=dict)
     lora: dict[str, Any] = field(default_factory=dict)
     load_report: dict[str, Any] = field(default_factory=dict)
+    members: list[dict[str, torch.Tensor]] = field(default_factory=list)
+    calibration: dict[str, Any] = field(default_factory=dict)
+    seen_regions: dict[str, Any] = field(default_factory=dict)
     epoch: int = 0
     scores: dict[str, Any] = field(default_factory=dict)
     resume: dict[str, Any] = field(default_factory=dict)
@@ -96,8 +108,10 @@ class Checkpoint:
         """
         file = str(path)
         values = open_checkpoint(path)
-        if isinstance(values, dict) and values.get("format") == 1:
-            values = values | _SINCE_2 | {"format": FORMAT}
+        if isinstance(values, dict) and values.get("format") in range(1, FORMAT):
+            for layout in range(values["format"] + 1, FORMAT + 1):
+                values = values | _SINCE[layout]
+            values["format"] = FORMAT
         wanted = {"format", *cls._stored()}
         if not isinstance(values, dict) or "software" not in values or "format" not in values:
             what = "is not a checkpoint that train_yeast wrote"
@@ -118,9 +132,12 @@ class Checkpoint:
 
     def adapter(self) -> Checkpoint:
         """The same without the frozen tensors of the base: what `adapter.pth` holds."""
-        base = set(self.lora["base"])
-        model = {name: value for name, value in self.model.items() if name not in base}
-        return dataclasses.replace(self, model=model)
+        return dataclasses.replace(self, model=self.without_base())
+
+    def without_base(self) -> dict[str, torch.Tensor]:
+        """The tensors of the model that are not those of a frozen base."""
+        base = set(self.lora.get("base", []))
+        return {name: value for name, value in self.model.items() if name not in base}
 
     @property
     def is_adapter(self) -> bool:
@@ -155,10 +172,12 @@ class Checkpoint:
         """The same with the adapters in the weights, and no LoRA."""
         if not self.lora:
             return self
-        _, _, model = self.build()
         settings = {**self.settings, "lora": LoraConfig().model_dump()}
-        state = merged_state(model)
-        return dataclasses.replace(self, model=state, lora={}, settings=settings, resume={})
+        with self._reading("the model"):
+            first, *others = (merged_state(each) for each in self._build_members())
+        return dataclasses.replace(
+            self, model=first, members=others, lora={}, settings=settings, resume={}
+        )
 
     def save_get(self, path: Path) -> list[str]:
         """Write GET's own part in GET's layout, adapters merged, with the feature names beside it.
@@ -186,17 +205,27 @@ class Checkpoint:
         window = settings.data.regions_per_window
         return settings, schema, YeastModel(settings.model, schema.sizes(), max_regions=window)
 
-    def build(self) -> tuple[Settings, FeatureSchema, YeastModel]:
+    def build(self) -> tuple[Settings, FeatureSchema, YeastModel | Ensemble]:
         """The settings, the schema, and the model with its weights, in eval mode.
 
         Raises:
             CheckpointError: Where this version cannot make them of what the file holds.
         """
         with self._reading("the model"):
-            settings, schema, model = self._empty_model()
+            settings, schema, _ = self._empty_model()
+            members = self._build_members()
+        return settings, schema, Ensemble(members) if len(members) > 1 else members[0]
+
+    def _build_members(self) -> list[YeastModel]:
+        """The model and, of an ensemble, the others, in eval mode."""
+        base = {name: self.model[name] for name in self.lora.get("base", [])}
+        built = []
+        for state in [self.model, *self.members]:
+            settings, _, model = self._empty_model()
             put_adapters(model, self.lora, settings)
-            model.load_state_dict(self.model)
-        return settings, schema, model.eval()
+            model.load_state_dict(base | state)
+            built.append(model.eval())
+        return built
 
     def rows(self) -> TrainedRows:
         """The training table's rows, as hashes."""
@@ -207,6 +236,16 @@ class Checkpoint:
         """The baselines that were fitted on the training rows."""
         with self._reading("the baselines"):
             return Rivals.from_dict(self.baselines)
+
+    def calibrated(self) -> Calibration | None:
+        """How wide the intervals of its predictions are; None where it was not calibrated."""
+        with self._reading("the calibration"):
+            return Calibration.from_dict(self.calibration)
+
+    def regions_seen(self) -> SeenRegions | None:
+        """Where the training regions lie; None in a file of before it was kept."""
+        with self._reading("the range of the training regions"):
+            return SeenRegions.from_dict(self.seen_regions)
 
     @contextmanager
     def _reading(self, part: str) -> Iterator[None]:
@@ -229,6 +268,9 @@ def export_model(checkpoint: Checkpoint, merged: str | None, get: str | None) ->
         adapters = len(checkpoint.lora.get("modules", []))
         log.info("%s: the model with %d adapters merged into its weights", merged, adapters)
     if get is not None:
+        if checkpoint.members:
+            log.warning("warning: %s: GET's layout has room for one model; it is the first of the "
+                        "%d members", get, len(checkpoint.members) + 1)  # fmt: skip
         lost = checkpoint.save_get(Path(get))
         log.info("%s: GET's part of the model, in GET's layout", get)
         if lost:

@@ -6,7 +6,7 @@ import logging
 import os
 import platform
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +20,7 @@ from yeast_get.config import Settings, write_settings
 from yeast_get.data.data_report import describe, describe_findings, problem_table
 from yeast_get.data.expression_data import ExpressionData, load_expression_data
 from yeast_get.data.features import FeatureSchema
+from yeast_get.data.seen_regions import SeenRegions
 from yeast_get.data.splits import TEST, TRAIN, TrainedRows, make_split, split_line
 from yeast_get.data.yeast_dataset import WindowPlan
 from yeast_get.errors import ConfigError, Problem, RunError
@@ -30,9 +31,10 @@ from yeast_get.evaluation.output_tables import part_counts, write_data_report, w
 from yeast_get.evaluation.rivals import Rivals
 from yeast_get.evaluation.scorecard import headline_lines, log_overlap
 from yeast_get.model.pretrained import LoadReport
-from yeast_get.model.yeast_model import YeastModel, YeastTransformer
+from yeast_get.model.yeast_model import Ensemble, YeastModel, YeastTransformer
 from yeast_get.run_dir import RunDir, write_json, write_text
 from yeast_get.training.checkpoint import Checkpoint
+from yeast_get.training.ensemble import finish, train_other_members
 from yeast_get.training.finetune import Finetune
 from yeast_get.training.loop import Progress, Stage, fit
 from yeast_get.training.transfer import (
@@ -58,6 +60,7 @@ class Prepared:
         stage: What is trained: table, parts, settings, and all of the checkpoint but its weights.
         schema: Fitted on the training part.
         model: Freshly initialised, loaded and adapted as the settings ask; on its device.
+        another: Makes such a model from another seed, for an ensemble.
         split: The line that says what is held out.
         described: The content of `data_report.json`.
         resume: `Checkpoint.resume` of the run to continue; None for a new one.
@@ -66,6 +69,7 @@ class Prepared:
     stage: Finetune
     schema: FeatureSchema
     model: YeastModel
+    another: Callable[[int], YeastModel]
     split: str
     described: dict[str, Any]
     resume: dict[str, Any] | None
@@ -105,6 +109,8 @@ def prepare(settings: Settings, device: torch.device, last: Path | None = None) 
     log_trainable(model)
     precision = autocast_dtype(settings.training.precision, device)
     log.info("device %s, %s", device, str(precision or torch.float32).removeprefix("torch."))
+    trained = np.unique(data.region_index[part == TRAIN])
+    seen = SeenRegions.fit(schema.region_matrix(data)[trained])
     checkpoint = Checkpoint(
         settings=settings.to_dict(),
         schema=schema.to_dict(),
@@ -115,10 +121,19 @@ def prepare(settings: Settings, device: torch.device, last: Path | None = None) 
         features=schema.input_columns(),
         lora=record,
         load_report={} if load_report is None else load_report.to_dict(),
+        seen_regions={} if seen is None else seen.to_dict(),
     )
+
+    def another(seed: int) -> YeastModel:
+        torch.manual_seed(seed)
+        member = YeastModel(settings.model, schema.sizes(), max_regions=window)
+        if pretrained is not None:
+            adapt(member, load(member, pretrained, schema, settings), settings)
+        return member.to(device)
+
     resume = None if last is None else resumable(last, checkpoint)
     stage = Finetune(data, part, schema, settings, device, checkpoint)
-    return Prepared(stage, schema, model.to(device), split, described, resume)
+    return Prepared(stage, schema, model.to(device), another, split, described, resume)
 
 
 def start_from(settings: Settings, device: torch.device) -> tuple[Settings, Pretrained | None]:
@@ -146,9 +161,17 @@ def begin(
     """Load the pretrained checkpoint into a fresh model, say so, and freeze what is named."""
     if pretrained is None:
         return None
-    load_report = load_into(model, pretrained, schema, settings.finetune)
+    load_report = load(model, pretrained, schema, settings)
     for line in load_report.lines():
         log.info("%s", line)
+    return load_report
+
+
+def load(
+    model: YeastTransformer, pretrained: Pretrained, schema: FeatureSchema, settings: Settings
+) -> LoadReport:
+    """Load the pretrained checkpoint into a fresh model, and freeze what is named."""
+    load_report = load_into(model, pretrained, schema, settings.finetune)
     freeze(model, settings.finetune.freeze)
     return load_report
 
@@ -170,12 +193,16 @@ def train_and_test(ready: Prepared, device: torch.device, run: RunDir) -> dict[s
     with deterministic(settings.training.deterministic):
         progress = fit(ready.model, stage, run, device, ready.resume)
         plots.plot_history(run.history, run.history_plot, progress.monitor)
-        best = Checkpoint.load(run.best_model)
-        ready.model.load_state_dict(best.model)
-        log.info("testing the weights of epoch %d", best.epoch)
+        members = [Checkpoint.load(run.best_model)]
+        members += train_other_members(
+            stage, ready.another, run, device, resume=ready.resume is not None
+        )
+        best, model = finish(members, stage, run, device)
+        epochs = ", ".join(str(each.epoch) for each in members)
+        log.info("testing the weights of epoch %s", epochs)
         metrics = report.evaluate(
             Evaluation(
-                model=ready.model,
+                model=model,
                 data=data,
                 schema=ready.schema,
                 settings=settings,
@@ -184,6 +211,8 @@ def train_and_test(ready: Prepared, device: torch.device, run: RunDir) -> dict[s
                 condition_key=data.signature,
                 headline="test",
                 overlap=best.rows().overlap(data, part),
+                calibration=best.calibrated(),
+                seen=best.regions_seen(),
                 batch_size=settings.training.batch_size,
             ),
             run,
@@ -195,6 +224,9 @@ def train_and_test(ready: Prepared, device: torch.device, run: RunDir) -> dict[s
     said = manifest(settings, device, stage, ready.model, progress, time.monotonic() - started)
     said["split"]["said"] = ready.split
     said["training"] |= {"best_epoch": best.epoch, "scores_of_best": best.scores}
+    said["training"]["members"] = [
+        {"best_epoch": each.epoch, "scores_of_best": each.scores} for each in members
+    ]
     write_json(run.manifest, said)
     return metrics
 
@@ -202,7 +234,7 @@ def train_and_test(ready: Prepared, device: torch.device, run: RunDir) -> dict[s
 def prepare_evaluation(
     checkpoint: Checkpoint,
     schema: FeatureSchema,
-    model: YeastModel,
+    model: YeastModel | Ensemble,
     settings: Settings,
     split: str | None = None,
     batch_size: int | None = None,
@@ -240,6 +272,8 @@ def prepare_evaluation(
         condition_key=rows.condition_key(data),
         headline=choose_headline(part, data.measured, split),
         overlap=overlap,
+        calibration=checkpoint.calibrated(),
+        seen=checkpoint.regions_seen(),
         batch_size=batch_size or settings.training.batch_size,
     )
 
