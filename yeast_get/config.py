@@ -236,6 +236,7 @@ class TrainingConfig(Section):
     checkpoint_every_n_steps: NonNegative = 0
     num_workers: NonNegative = 0
     ensemble: Positive = 1
+    shuffle_targets: bool = False
     deterministic: bool = False
 
 
@@ -762,6 +763,12 @@ def _pretraining_contradictions(settings: Settings) -> Iterator[tuple[str, str, 
         )
     if settings.lora.enabled:
         yield ("lora.enabled", "does not go with task.stage: pretrain", "pretrain in full")
+    if settings.training.ensemble > 1:
+        what = "does not go with task.stage: pretrain, which makes one backbone"
+        yield ("training.ensemble", what, "set 1")
+    if settings.training.shuffle_targets:
+        what = "has no meaning for task.stage: pretrain, which learns no expression"
+        yield ("training.shuffle_targets", what, "set false")
     if settings.training.loss == "poisson":
         yield (
             "training.loss",

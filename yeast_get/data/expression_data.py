@@ -31,6 +31,7 @@ from yeast_get.data.conditions import (
     stable_hash,
 )
 from yeast_get.data.findings import Finding, Findings, counted
+from yeast_get.data.gene_map import GeneMap
 from yeast_get.data.long_table import JoinedRows, check_regions, check_samples
 from yeast_get.data.raw_table import RawTable
 from yeast_get.data.roles import Roles, assign_roles, matches
@@ -74,6 +75,7 @@ class ExpressionData:
         roles: Role -> columns, as assigned.
         given: Names of the condition fields that have a column.
         unused: Columns whose role is not known, of a table to predict.
+        genes: Which regions drive which gene; None without such a table.
         findings: What was odd, what was normalised, which rows were left out.
     """
 
@@ -101,6 +103,7 @@ class ExpressionData:
     roles: dict[str, list[str]]
     given: set[str]
     unused: list[str]
+    genes: GeneMap | None
     findings: Findings = field(default_factory=Findings)
 
     def __post_init__(self) -> None:
@@ -356,6 +359,7 @@ def _build_from_long(
         roles=roles.named(),
         given={*roles.conditions, *roles.one_hot},
         unused=roles.unused,
+        genes=None,
         findings=findings,
     )
 
@@ -444,6 +448,7 @@ def _build_from_folder(
     }
     if "accessibility" in wide:
         wide["accessibility"].refuse_negative()
+    genes = GeneMap.read(raw.tables["genes"], all_regions) if "genes" in raw.tables else None
     if findings.errors:
         _settle(list(raw.tables.values()), config)
     region_rows, sample_rows = np.flatnonzero(regions.good()), np.flatnonzero(samples.good())
@@ -451,9 +456,6 @@ def _build_from_folder(
     names, target, rows = _folder_targets(wide, region_rows, sample_rows)
     region_index = np.repeat(np.arange(len(region_ids), dtype=np.int32), len(sample_ids))
     sample_index = np.tile(np.arange(len(sample_ids), dtype=np.int32), len(region_ids))
-    if "genes" in raw.tables:
-        said = "genes is not used: scores are per region in this version"
-        findings.warn("unused table", said)
     roles = region_roles.named() | sample_roles.named() | {"target": names} | raw.roles
     features = [*region_roles.motifs, *region_roles.region_features]
     return ExpressionData(
@@ -482,6 +484,7 @@ def _build_from_folder(
         roles={role: columns for role, columns in roles.items() if columns},
         given={*sample_roles.conditions, *sample_roles.one_hot},
         unused=[*region_roles.unused, *sample_roles.unused],
+        genes=None if genes is None else genes.among(region_ids),
         findings=findings,
     )
 

@@ -64,6 +64,7 @@ def measure(evaluation: Evaluation, predictions: Predictions) -> dict[str, Any]:
             drug: summary(y_pred, wanted & rows) for drug, rows in _drugs(data, wanted).items()
         },
         "by_target": _by_target(data, y_pred, wanted, condition),
+        "by_gene": _by_gene(data, y_pred, wanted, condition),
         "transformed": _transformed(evaluation.schema, data, y_pred, wanted, condition),
         "uncertainty": _uncertainty(evaluation, predictions),
         "baselines": baselines,
@@ -110,6 +111,25 @@ def _by_target(
         name: summarise(data.target[wanted, t], y_pred[wanted, t], region, condition[wanted])
         for t, name in enumerate(data.target_names)
     }
+
+
+def _by_gene(
+    data: ExpressionData, y_pred: np.ndarray, wanted: np.ndarray, condition: np.ndarray
+) -> dict[str, Any]:
+    """The scores of genes, each the weighted mean of its regions; empty without a gene table."""
+    if data.genes is None:
+        return {}
+    first = np.zeros(data.num_samples, dtype=np.int64)
+    first[data.sample_index] = condition
+    said = {}
+    for t, name in enumerate(data.target_names):
+        rows = data.region_index[wanted], data.sample_index[wanted]
+        true, pred, gene, sample = data.genes.measured_and_predicted(
+            data.target[wanted, t], y_pred[wanted, t], *rows, data.num_samples
+        )
+        scores = summarise(true, pred, gene, first[sample])
+        said[name] = {"genes": len(np.unique(gene)), **scores}
+    return said
 
 
 def _transformed(

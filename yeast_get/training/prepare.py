@@ -21,7 +21,7 @@ from yeast_get.data.data_report import describe, describe_findings, problem_tabl
 from yeast_get.data.expression_data import ExpressionData, load_expression_data
 from yeast_get.data.features import FeatureSchema
 from yeast_get.data.seen_regions import SeenRegions
-from yeast_get.data.splits import TEST, TRAIN, TrainedRows, make_split, split_line
+from yeast_get.data.splits import TEST, TRAIN, TrainedRows, make_split, shuffle_targets, split_line
 from yeast_get.data.yeast_dataset import WindowPlan
 from yeast_get.errors import ConfigError, Problem, RunError
 from yeast_get.evaluation import plots, report
@@ -94,6 +94,10 @@ def prepare(settings: Settings, device: torch.device, last: Path | None = None) 
     log.info("%s", split)
     described = describe(data, settings)
     described["split"] = {"rows": part_counts(part), "said": split}
+    if settings.training.shuffle_targets:
+        shuffle_targets(data, part, settings.experiment.seed)
+        log.warning("warning: training.shuffle_targets: targets of the training and the validation "
+                    "part are shuffled; this run is a control, and predicts nothing")  # fmt: skip
     inherited = None if pretrained is None else pretrained.inherited()
     schema = FeatureSchema.fit(data, part == TRAIN, settings, inherited)
     for line in schema.unseen(data):
@@ -252,6 +256,12 @@ def prepare_evaluation(
     Raises:
         DataError: Also where the table lacks what the model was trained on.
     """
+    if settings.training.shuffle_targets:
+        log.warning("warning: the model is a control, trained on shuffled targets")
+    asked = settings.training.ensemble
+    if len(checkpoint.members) + 1 < asked:
+        log.warning("warning: %s holds %d of the %d members of its ensemble: training has not come "
+                    "to its end", checkpoint.file, len(checkpoint.members) + 1, asked)  # fmt: skip
     data = load_expression_data(settings, need_target=False)
     data.match_targets(schema.target_names)
     schema.need_columns(data)
