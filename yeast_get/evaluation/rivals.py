@@ -1,4 +1,4 @@
-"""Every baseline of a table: `baselines` (means), `low_rank`, and `ridge` (regressions).
+"""Every baseline of a table: `baselines` (means), `low_rank`, `ridge` and `boosting`.
 
 The regressions take regions with the features that the model has. Of conditions they take the
 numbers, and of words only whether they are another than the usual one: a word of its own would say
@@ -18,10 +18,10 @@ from yeast_get.config import SplitConfig
 from yeast_get.data.conditions import NO_DRUG
 from yeast_get.data.expression_data import ExpressionData
 from yeast_get.data.features import FeatureSchema
-from yeast_get.evaluation import baselines, low_rank, ridge
+from yeast_get.evaluation import baselines, boosting, low_rank, ridge
 
 NAMES = (*baselines.NAMES, low_rank.NAME, *ridge.NAMES)
-"""All of them, in the order of every table that shows them."""
+"""All that are always there, in the order of every table that shows them."""
 
 
 @dataclass(frozen=True)
@@ -32,11 +32,13 @@ class Rivals:
         means: Means and their sum.
         ridge: The regressions, in the model's units; None where nothing could be fitted.
         usual: The commonest word of each category field in the training samples.
+        boosted: LightGBM, likewise; None where it was not installed.
     """
 
     means: baselines.Baselines
     ridge: ridge.Ridge | None
     usual: dict[str, str]
+    boosted: boosting.Boosted | None = None
 
     @classmethod
     def fit(
@@ -60,7 +62,9 @@ class Rivals:
                 region_groups=_groups(codes, table.region, table.region_groups),
                 condition_groups=_groups(codes, table.condition, table.condition_groups),
             )
-        return cls(means, ridge.fit(table, schema.to_model(target)), usual)
+        y = schema.to_model(target)
+        boosted = boosting.Boosted.fit(data, schema, wanted, y) if boosting.is_installed() else None
+        return cls(means, ridge.fit(table, y), usual, boosted)
 
     def predict(
         self,
@@ -92,17 +96,24 @@ class Rivals:
         cells = low_rank.predict(*rows, target, train & data.measured, wanted)
         said[low_rank.NAME] = cells if isinstance(cells, str) else schema.to_input_units(cells)
         if self.ridge is None:
-            return said | dict.fromkeys(ridge.NAMES, "was not fitted for this model")
-        table = _table(data, schema, wanted, condition_key, self.usual)
-        return said | {
-            name: y if isinstance(y, str) else schema.to_input_units(y)
-            for name, y in self.ridge.predict(table).items()
-        }
+            said |= dict.fromkeys(ridge.NAMES, "was not fitted for this model")
+        else:
+            lines = self.ridge.predict(_table(data, schema, wanted, condition_key, self.usual))
+            said |= {
+                name: y if isinstance(y, str) else schema.to_input_units(y)
+                for name, y in lines.items()
+            }
+        if self.boosted is not None:
+            trees = self.boosted.predict(data, schema, wanted)
+            said[boosting.NAME] = trees if isinstance(trees, str) else schema.to_input_units(trees)
+        return said
 
     def to_dict(self) -> dict[str, Any]:
         """Tensors and plain Python, for the checkpoint."""
         fitted = {} if self.ridge is None else self.ridge.to_dict()
-        return {**self.means.to_dict(), "ridge": fitted, "usual": dict(self.usual)}
+        trees = [] if self.boosted is None else self.boosted.models
+        more = {"ridge": fitted, "usual": dict(self.usual), "boosted": trees}
+        return {**self.means.to_dict(), **more}
 
     @classmethod
     def from_dict(cls, stored: Mapping[str, Any]) -> Rivals:
@@ -113,7 +124,10 @@ class Rivals:
         """
         fitted = stored.get("ridge")
         regressions = ridge.Ridge.from_dict(fitted) if fitted else None
-        return cls(baselines.Baselines.from_dict(stored), regressions, stored.get("usual", {}))
+        trees = stored.get("boosted")
+        boosted = boosting.Boosted(trees) if trees else None
+        means = baselines.Baselines.from_dict(stored)
+        return cls(means, regressions, stored.get("usual", {}), boosted)
 
 
 def _groups(codes: np.ndarray, member: np.ndarray, default: np.ndarray) -> np.ndarray:

@@ -33,7 +33,7 @@ def fit(tmp_path):
 def test_all_speak_of_new_rows_or_say_why_not(fit):
     rivals, data, schema, wanted = fit(long_table(), lambda data: data.region_index < 30)
     said = rivals.predict(data, schema, ~wanted, data.signature, wanted)
-    assert tuple(said) == NAMES
+    assert tuple(said)[: len(NAMES)] == NAMES  # LightGBM follows where it is installed
     assert said["region mean"] == "none of the regions was trained on"
     assert said["low rank"] == "no row has its region and its sample in training"
     assert said["ridge per region"] == "none of the regions was trained on often enough"

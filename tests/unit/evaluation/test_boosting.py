@@ -1,0 +1,77 @@
+"""LightGBM as a baseline: what it sees, what it says, what is kept of it."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+import torch
+
+from tests.conftest import long_table
+from yeast_get.config import load_settings
+from yeast_get.data.expression_data import load_expression_data
+from yeast_get.data.features import FeatureSchema
+from yeast_get.evaluation import boosting
+from yeast_get.evaluation.metrics import score
+from yeast_get.evaluation.rivals import Rivals
+
+pytest.importorskip("lightgbm", reason="the extra [baselines] is not installed")
+
+
+@pytest.fixture(scope="module")
+def fitted(tmp_path_factory):
+    path = tmp_path_factory.mktemp("boosting") / "table.csv"
+    long_table(regions=300).to_csv(path, index=False)
+    settings = load_settings(None, named={"data.path": str(path)})
+    data = load_expression_data(settings)
+    train = data.region_index < 200
+    schema = FeatureSchema.fit(data, train, settings)
+    return data, schema, train, Rivals.fit(data, schema, train, settings.split)
+
+
+def said_of(fitted, rivals):
+    data, schema, train, _ = fitted
+    return rivals.predict(data, schema, ~train, data.signature, train)
+
+
+def test_it_finds_the_planted_rule_in_new_regions_and_knows_the_conditions(fitted):
+    data, _, train, rivals = fitted
+    pred = said_of(fitted, rivals)[boosting.NAME]
+    assert score(data.target[~train], pred)["pearson"] > 0.9
+    for sample in range(data.num_samples):  # also within each condition: the motifs
+        rows = data.sample_index[~train] == sample
+        assert score(data.target[~train][rows], pred[rows])["pearson"] > 0.8
+
+
+def test_it_is_in_the_unit_of_the_input_and_travels_in_a_checkpoint(fitted):
+    pred = said_of(fitted, fitted[3])[boosting.NAME]
+    file = io.BytesIO()
+    torch.save(fitted[3].to_dict(), file)
+    file.seek(0)
+    again = Rivals.from_dict(torch.load(file, weights_only=True))
+    np.testing.assert_allclose(said_of(fitted, again)[boosting.NAME], pred)
+
+
+def test_where_the_package_is_gone_it_says_so(fitted, monkeypatch):
+    monkeypatch.setattr(boosting, "is_installed", lambda: False)
+    assert said_of(fitted, fitted[3])[boosting.NAME] == "the package lightgbm is not installed here"
+
+
+def test_without_the_package_nothing_is_fitted(fitted, monkeypatch):
+    data, schema, train, _ = fitted
+    monkeypatch.setattr(boosting, "is_installed", lambda: False)
+    rivals = Rivals.fit(data, schema, train, load_settings(None).split)
+    assert boosting.NAME not in said_of(fitted, rivals)
+
+
+def test_blank_targets_teach_nothing(fitted):
+    data, schema, train, _ = fitted
+    y = schema.to_model(data.target[train])
+    blank = y.copy()
+    blank[::2] = np.nan
+    some = train.copy()
+    some[np.flatnonzero(train)[::2]] = False
+    one = boosting.Boosted.fit(data, schema, train, blank).predict(data, schema, ~train)
+    other = boosting.Boosted.fit(data, schema, some, y[1::2]).predict(data, schema, ~train)
+    np.testing.assert_allclose(one, other)
