@@ -66,8 +66,10 @@ def plot_conditions(metrics_by_condition_csv: str | Path, png: str | Path, part:
     beside = "pearson_baseline" in shown and bool(shown["pearson_baseline"].notna().any())
     height = 0.4 if beside else 0.7
     axes.barh(place - beside * height / 2, shown["pearson"], height, color=BLUE, label="the model")
+    name = next(iter(shown["baseline"].dropna()), None) if "baseline" in shown else None
+    if name is not None and not beside:
+        axes.barh(0, 0, color=ORANGE, label=f"the best baseline, {name}, has no r here")
     if beside:
-        name = shown["baseline"].dropna().iloc[0]
         said = f"the best baseline: {name}"
         axes.barh(place + height / 2, shown["pearson_baseline"], height, color=ORANGE, label=said)
     low = min(0.0, float(np.nanmin(shown.filter(like="pearson").to_numpy())) - 0.05)
@@ -201,7 +203,7 @@ def _is_word(value: object) -> bool:
 
 def _rows(axes: Axes, labels: list[str], key: str) -> None:
     """Name the rows, the first on top, with a grid to follow by eye."""
-    size = 11 if len(labels) <= 15 else 8.5
+    size = 11 if len(labels) <= 15 and max(map(len, labels)) <= LONGEST_LABEL // 2 else 8.5
     axes.set_yticks(np.arange(len(labels)), labels, fontsize=size, parse_math=False)
     axes.set_ylim(len(labels) - 0.4, -0.6)
     axes.grid(axis="x", alpha=0.3)

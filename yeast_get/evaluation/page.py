@@ -46,12 +46,13 @@ p, li, dd { overflow-wrap: anywhere; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; font-size: 0.9rem; font-variant-numeric: tabular-nums; }
 th, td { padding: 0.3rem 0.6rem; text-align: right; border-bottom: 1px solid #ddd; }
-th { vertical-align: bottom; }
+th { vertical-align: bottom; word-break: keep-all; }
 td { white-space: nowrap; }
 th:first-child, td:first-child, td.reason { text-align: left; }
+td:first-child { white-space: normal; overflow-wrap: anywhere; min-width: 7rem; }
 td.reason { color: #555; }
 tr.model td { font-weight: bold; background: #eef5fa; }
-dl { display: grid; grid-template-columns: minmax(8rem, max-content) 1fr; gap: 0.2rem 1rem;
+dl { display: grid; grid-template-columns: fit-content(40%) minmax(0, 1fr); gap: 0.2rem 1rem;
   margin: 0.5rem 0; }
 dt { color: #555; }
 dd { margin: 0; }
@@ -158,7 +159,7 @@ class _Page:
         of = self.words["verdict_of"].format(**drawn) if drawn["over"] else ""
         inside = self.interval(overall.get("ci95", {}).get("pearson"))
         first = self.say("verdict", n=n, of=of, held=held, r=_number(r), interval=inside)
-        return f"{first} {self.against_baseline()}"
+        return f"{first}{self.words['between']}{self.against_baseline()}"
 
     def against_baseline(self) -> str:
         """The second sentence."""

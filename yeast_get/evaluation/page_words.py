@@ -56,6 +56,7 @@ EN = {
     "measurements with r = {r}{interval}.",
     "verdict_of": "; {regions} regions, {conditions} conditions",
     "verdict_interval": " (95 % interval {low} to {high})",
+    "between": " ",
     "verdict_undefined": "In {held} ({n} measured values) no correlation is defined: {reason}.",
     "verdict_none": "Nothing was scored, since no value was measured in {held}.",
     "verdict_mixed": "There is no single score, since the table mixes {n} rows that the model was "
@@ -174,6 +175,7 @@ ZH = {
     "verdict": "在{held}上（{n} 个测量值{of}），预测值与测量值的相关系数为 r = {r}{interval}。",
     "verdict_of": "，{regions} 个区域，{conditions} 个条件",
     "verdict_interval": "（95% 置信区间 {low} 至 {high}）",
+    "between": "",
     "verdict_undefined": "在{held}上（{n} 个测量值），相关系数无定义：{reason}。",
     "verdict_none": "没有可计分的数据：所看的部分（{held}）没有任何测量值。",
     "verdict_mixed": "不给出单一得分，因为表中有 {n} 行参与过训练或验证，与其他行混在一起。"

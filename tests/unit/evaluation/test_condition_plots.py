@@ -96,6 +96,13 @@ def test_bars_stand_alone_where_no_baseline_was_scored(tmp_path):
     assert len(axes.containers) == 1
 
 
+def test_a_baseline_without_a_correlation_is_named(tmp_path):
+    scores().assign(pearson_baseline=np.nan).to_csv(tmp_path / "m.csv", index=False)
+    figure = plot_conditions(tmp_path / "m.csv", tmp_path / "m.png", "test")
+    said = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert said == ["the model", "the best baseline, ridge bilinear, has no r here"]
+
+
 def test_of_many_conditions_the_worst_and_the_best_are_shown(tmp_path):
     table = scores(n=200)
     table.to_csv(tmp_path / "m.csv", index=False)
