@@ -129,14 +129,13 @@ class _Page:
         html += [f"<p>{line}</p>" for line in self.limits()]
         if self.metrics["overall"] is not None and self.metrics["overall"]["n"]:
             html += self.beside_baselines()
-        html.append(f"<h2>{self.say('by_split')}</h2>")
-        html.append(self.score_table("part", self.metrics["by_split"]))
-        html.append(f'<p class="quiet">{self.say("by_split_note")}</p>')
-        for group in ("drug", "target"):
-            scores = self.metrics.get(f"by_{group}")
+        for key, first in (("by_split", "part"), ("by_drug", "drug"), ("by_target", "target")):
+            scores = self.metrics.get(key)
             if scores:
-                html.append(f"<h2>{self.say(f'by_{group}')}</h2>")
-                html.append(self.score_table(group, scores))
+                html.append(f"<h2>{self.say(key)}</h2>")
+                html.append(self.score_table(first, scores))
+            if scores and key == "by_split":
+                html.append(f'<p class="quiet">{self.say("by_split_note")}</p>')
         return html
 
     def verdict(self) -> str:
