@@ -23,7 +23,7 @@ The two commands that most people need:
   evaluate_yeast --model output/run/best_model.pth --data TABLE --output output/eval"""
 
 
-@click.command(cls=Command, groups=GROUPS, epilog=EPILOG)
+@click.command("evaluate_yeast", cls=Command, groups=GROUPS, epilog=EPILOG)
 @click.option(
     "--model", required=True, type=click.Path(), help="A best_model.pth, or an adapter.pth."
 )
@@ -47,7 +47,9 @@ The two commands that most people need:
 @click.option(
     "--export-get", type=click.Path(), help="Write GET's part of it in GET's layout; likewise."
 )
-@click.option("--config", type=click.Path(), help="A YAML; data, conditions and task are read.")
+@click.option(
+    "--config", type=click.Path(), help="A YAML; data, conditions, task and report are read."
+)
 @click.option(
     "--set", "overrides", multiple=True, metavar="SECTION.KEY=VALUE",
     help="Override one key of these sections; may be repeated.",
@@ -84,11 +86,12 @@ def evaluate(
     """Do what the command says, from the checkpoint to the plots."""
     import time
 
-    from yeast_get.command_line import choose_device, log_to_file, start_logging
+    from yeast_get.command_line import choose_device, command_text, log_to_file, start_logging
     from yeast_get.config import settings_for_evaluation
     from yeast_get.data.data_report import describe
     from yeast_get.errors import Problem, RunError
     from yeast_get.evaluation import report
+    from yeast_get.evaluation.page import write_page
     from yeast_get.evaluation.scorecard import headline_lines
     from yeast_get.run_dir import EVALUATE_FILES, RunDir, check_new_files
     from yeast_get.training.check import finish_check, reporting_errors, try_one_batch
@@ -133,6 +136,8 @@ def evaluate(
     metrics = report.evaluate(evaluation, run, tables=True, interpret=True)
     for line in headline_lines(metrics) if metrics else []:
         log.info("%s", line)
+    if settings.report.enabled:
+        write_page(run, settings, checkpoint.summary(), command_text())
     log.info("done in %.0f s; everything is in %s", time.monotonic() - started, run.path)
 
 

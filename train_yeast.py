@@ -23,7 +23,7 @@ The two commands that most people need:
   evaluate_yeast --model output/run/best_model.pth --data TABLE --output output/eval"""
 
 
-@click.command(cls=Command, groups=GROUPS, epilog=EPILOG)
+@click.command("train_yeast", cls=Command, groups=GROUPS, epilog=EPILOG)
 @click.option("--config", type=click.Path(), help="The training YAML; defaults without.")
 @click.option("--data", type=click.Path(), help="A long table, data folder or workbook.")
 @click.option("--output", type=click.Path(), help="The run folder to write.")
@@ -60,7 +60,7 @@ def train(
     """Do what the command says, from the settings to the plots."""
     import time
 
-    from yeast_get.command_line import choose_device, log_to_file, start_logging
+    from yeast_get.command_line import choose_device, command_text, log_to_file, start_logging
     from yeast_get.config import load_settings
     from yeast_get.errors import Problem, RunError
     from yeast_get.run_dir import TRAIN_FILES, RunDir
@@ -95,7 +95,7 @@ def train(
             work = partial(pretrain, regions, where, run)
         else:
             ready = rows = prepare(settings, where, last)
-            work = partial(train_and_test, rows, where, run)
+            work = partial(train_and_test, rows, where, run, command_text())
     if check:
         stage = ready.stage
         taught = stage.part == TRAIN

@@ -6,6 +6,7 @@ Nothing heavy is imported here at the top, so that `--help` answers at once.
 from __future__ import annotations
 
 import logging
+import shlex
 import signal
 import sys
 import warnings
@@ -36,6 +37,15 @@ class Command(click.Command):
         self.groups = groups
         super().__init__(*args, **kwargs)
 
+    def make_context(
+        self, info_name: str | None, args: list[str], *more: Any, **options: Any
+    ) -> click.Context:
+        """Remember the whole command line, for `command_text`."""
+        said = shlex.join([str(self.name), *args])
+        context = super().make_context(info_name, args, *more, **options)
+        context.meta[_SAID] = said
+        return context
+
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write one section per group; what is in no group comes last."""
         records = {p.name: p.get_help_record(ctx) for p in self.get_params(ctx)}
@@ -46,6 +56,15 @@ class Command(click.Command):
             if rows:
                 with formatter.section(heading):
                     formatter.write_dl(rows)
+
+
+_SAID = f"{__name__}.said"
+
+
+def command_text() -> str:
+    """The command line that is being carried out, as a shell reads it."""
+    said: str = click.get_current_context().meta[_SAID]
+    return said
 
 
 def run_command(work: Callable[[], None], debug: bool) -> None:

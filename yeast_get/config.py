@@ -301,6 +301,14 @@ class TaskConfig(Section):
     save_embeddings: bool = False
 
 
+class ReportConfig(Section):
+    """`report`: the page and the pictures."""
+
+    enabled: bool = True
+    language: Literal["en", "zh"] = "en"
+    formats: Annotated[list[Literal["png", "pdf"]], Field(min_length=1, max_length=2)] = ["png"]
+
+
 class Settings(Section):
     """The whole training YAML."""
 
@@ -317,6 +325,7 @@ class Settings(Section):
     finetune: FinetuneConfig = FinetuneConfig()
     logging: LoggingConfig = LoggingConfig()
     task: TaskConfig = TaskConfig()
+    report: ReportConfig = ReportConfig()
 
     def to_dict(self) -> dict[str, Any]:
         """Plain Python, for the checkpoint and for `config.yaml`."""
@@ -420,7 +429,7 @@ def settings_from_dict(values: Mapping[str, Any], file: str) -> Settings:
     return _validate(source)
 
 
-READ_BY_EVALUATION = ("data", "conditions", "task")
+READ_BY_EVALUATION = ("data", "conditions", "task", "report")
 """Sections that `evaluate_yeast` takes from `--config` and `--set`; the checkpoint has the rest."""
 
 _FIXED_BY_CHECKPOINT = ("target_transform", "motif_scale", "regions_per_window")
@@ -725,6 +734,8 @@ def _contradictions(settings: Settings) -> Iterator[tuple[str, str, str]]:
         )
     elif min(split.fractions) <= 0:
         yield ("split.fractions", f"{split.fractions} leave a part empty", "give each a share")
+    if "png" not in settings.report.formats:
+        yield "report.formats", "lacks png, which report.html shows", "write [png, pdf]"
     yield from _split_contradictions(split)
     yield from _field_contradictions(settings.conditions)
     yield from _pretrained_contradictions(settings)

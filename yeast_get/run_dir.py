@@ -22,6 +22,9 @@ _BOTH = (
     "plots/scatter.png",
     "plots/residuals.png",
     "plots/feature_importance.png",
+    "plots/residuals_by_condition.png",
+    "plots/calibration.png",
+    "report.html",
 )
 TRAIN_FILES = (
     "config.yaml",
@@ -49,6 +52,7 @@ TRAIN_FILES = (
 EVALUATE_FILES = (
     "metrics_by_condition.csv",
     "metrics_by_region.csv",
+    "plots/conditions.png",
     "evaluate.log",
     *_BOTH,
 )
@@ -68,7 +72,8 @@ class RunDir:
 
     def __init__(self, path: str | Path, writes: tuple[str, ...] = TRAIN_FILES) -> None:
         self.path = Path(path)
-        self.writes = writes
+        pdfs = (name.replace(".png", ".pdf") for name in writes if name.endswith(".png"))
+        self.writes = (*writes, *pdfs)
         self.config = self.path / "config.yaml"
         self.manifest = self.path / "manifest.json"
         self.splits = self.path / "splits.csv"
@@ -82,17 +87,21 @@ class RunDir:
         self.data_report = self.path / "data_report.json"
         self.data_problems = self.path / "data_problems.csv"
         self.metrics = self.path / "metrics.json"
-        self.calibration = self.path / "calibration.csv"
         self.predictions = self.path / "predictions.csv"
         self.metrics_by_condition = self.path / "metrics_by_condition.csv"
         self.metrics_by_region = self.path / "metrics_by_region.csv"
         self.importance = self.path / "feature_importance.csv"
+        self.calibration = self.path / "calibration.csv"
         self.embeddings = self.path / "embeddings.npz"
         self.plots = self.path / "plots"
         self.scatter_plot = self.plots / "scatter.png"
         self.residuals_plot = self.plots / "residuals.png"
         self.importance_plot = self.plots / "feature_importance.png"
+        self.conditions_plot = self.plots / "conditions.png"
+        self.residuals_by_condition_plot = self.plots / "residuals_by_condition.png"
+        self.calibration_plot = self.plots / "calibration.png"
         self.history_plot = self.plots / "history.png"
+        self.report = self.path / "report.html"
         self.tensorboard = self.path / "tensorboard"
         self.train_log = self.path / "train.log"
         self.evaluate_log = self.path / "evaluate.log"
@@ -101,6 +110,11 @@ class RunDir:
         """The files that an earlier run of the command left in the folder."""
         found = {path for pattern in self.writes for path in self.path.glob(pattern)}
         return sorted(path for path in found if path.is_file() or path.is_symlink())
+
+    def names(self) -> list[str]:
+        """What the run left in the folder, without the page itself and files named by the time."""
+        names = [path.relative_to(self.path).as_posix() for path in self._own()]
+        return [n for n in names if n != self.report.name and not n.startswith("tensorboard/")]
 
     def _of_a_run(self) -> list[Path]:
         """Its own files, without those that a check or a refused run leaves."""

@@ -16,12 +16,12 @@ from tests.conftest import long_table
 TRAIN_FILES = {
     "config.yaml", "manifest.json", "splits.csv", "history.csv", "best_model.pth", "last.pth",
     "data_report.json", "data_problems.csv", "metrics.json", "predictions.csv", "calibration.csv",
-    "plots", "train.log",
+    "plots", "train.log", "report.html",
 }  # fmt: skip
 EVALUATE_FILES = {
     "data_report.json", "data_problems.csv", "metrics.json", "predictions.csv", "calibration.csv",
     "metrics_by_condition.csv", "metrics_by_region.csv",
-    "feature_importance.csv", "plots", "evaluate.log",
+    "feature_importance.csv", "plots", "evaluate.log", "report.html",
 }  # fmt: skip
 
 
@@ -37,12 +37,13 @@ def test_a_run_and_its_evaluation_write_what_the_readme_says(train, evaluate, ta
     run = train(table_path)
     assert {path.name for path in run.iterdir()} == TRAIN_FILES
     assert {p.name for p in (run / "plots").iterdir()} == {
-        "scatter.png", "residuals.png", "history.png",
+        "scatter.png", "residuals.png", "residuals_by_condition.png", "history.png",
     }  # fmt: skip
     folder = evaluate(run, table_path)
     assert {path.name for path in folder.iterdir()} == EVALUATE_FILES
     assert {p.name for p in (folder / "plots").iterdir()} == {
-        "scatter.png", "residuals.png", "feature_importance.png",
+        "scatter.png", "residuals.png", "residuals_by_condition.png", "conditions.png",
+        "feature_importance.png",
     }  # fmt: skip
     rows = read(folder, "predictions.csv")
     assert rows["row"].tolist() == list(range(2, len(table) + 2))
@@ -275,7 +276,8 @@ def test_rows_that_were_trained_on_never_enter_a_mixed_headline(
     assert set(mixed["by_split"]) == {"train", "val", "test"}
     assert "importance speak of the test part" in (tmp_path / "eval" / "evaluate.log").read_text()
     alone = evaluate(run, table_path, output="alone")  # of the test part alone
-    for name in ("feature_importance.csv", "plots/scatter.png", "plots/residuals.png"):
+    pictures = ("plots/residuals.png", "plots/residuals_by_condition.png")  # without an interval
+    for name in ("feature_importance.csv", *pictures):
         assert (tmp_path / "eval" / name).read_bytes() == (alone / name).read_bytes()
     fresh = long_table(seed=9)
     fresh["region_id"] = "new_" + fresh["region_id"]

@@ -448,7 +448,10 @@ def test_the_training_yaml_of_a_run_is_accepted_by_its_evaluation(written):
 
 
 def test_setting_a_key_of_another_section_is_refused_and_not_ignored():
-    said = r"training.batch_size belongs to the checkpoint; only data, conditions, task can be set"
+    said = (
+        "training.batch_size belongs to the checkpoint; "
+        "only data, conditions, task, report can be set"
+    )
     with pytest.raises(ConfigError, match=said):
         settings_for_evaluation(STORED, None, ["training.batch_size=3"])
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -64,14 +64,31 @@ def say(figure: Figure, png: str | Path, text: str) -> Figure:
     return write_figure(figure, png)
 
 
-def write_figure(figure: Figure, png: str | Path) -> Figure:
-    """Save the figure under a temporary name in the same folder, then rename it."""
+def part_name(part: str) -> str:
+    """What a picture calls the rows that it shows."""
+    return "all rows" if part == "all" else f"{shorten(part)} part"
+
+
+def write_figure(figure: Figure, path: str | Path) -> Figure:
+    """Save the figure under a temporary name in the same folder, then rename it.
+
+    The ending of the path says the format; a PDF holds no date.
+    """
     _use_fonts(figure)
-    with atomic(Path(png)) as temporary, warnings.catch_warnings():
+    png = Path(path)
+    dated = {"CreationDate": None} if png.suffix == ".pdf" else None
+    with atomic(png) as temporary, warnings.catch_warnings():
         # A name may hold characters that no installed font has: they are drawn as boxes.
         warnings.filterwarnings("ignore", message=r"Glyph .* missing from font")
-        figure.savefig(temporary, format=Path(png).suffix.removeprefix("."))
+        figure.savefig(temporary, format=png.suffix.removeprefix("."), metadata=dated)
     return figure
+
+
+def write_formats(figure: Figure, png: Path, formats: list[Literal["png", "pdf"]]) -> None:
+    """Write a figure that is a PNG already also in the other formats, beside it."""
+    for each in formats:
+        if each != "png":
+            write_figure(figure, png.with_suffix(f".{each}"))
 
 
 def _use_fonts(figure: Figure) -> None:

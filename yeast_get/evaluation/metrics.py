@@ -95,8 +95,9 @@ def group_table(
         num_groups: The number of groups G.
 
     Returns:
-        "n" (int64), "pearson" (at least `MIN_VALUES` values), "rmse", "mae", "mean_true",
-        "mean_pred", each [G], over the measured values of a group; NaN where undefined.
+        "n" (int64), "pearson" and "spearman" (at least `MIN_VALUES` values), "rmse", "mae",
+        "mean_true", "mean_pred", each [G], over the measured values of a group; NaN where
+        undefined.
 
     Raises:
         ValueError: As `score`.
@@ -104,9 +105,13 @@ def group_table(
     true, pred, code, groups = _grouped(y_true, y_pred, group, num_groups)
     count = np.bincount(code, minlength=groups)
     difference = true - pred
+    pearson = grouped_pearson(true, pred, code, MIN_VALUES, groups)
+    ranks = _ranks(true, code), _ranks(pred, code)
+    spearman = grouped_pearson(*ranks, code, MIN_VALUES, groups)
     return {
         "n": count.astype(np.int64),
-        "pearson": grouped_pearson(true, pred, code, MIN_VALUES, groups),
+        "pearson": pearson,
+        "spearman": np.where(np.isnan(pearson), np.nan, spearman),
         "rmse": np.sqrt(_mean(difference**2, code, count)),
         "mae": _mean(np.abs(difference), code, count),
         "mean_true": _mean(true, code, count),
@@ -209,6 +214,13 @@ def _per_strand(group: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     strands = shape[1]
     apart = code[:, None] * strands + np.arange(strands)
     return np.where(code[:, None] < 0, -1, apart)
+
+
+def _ranks(values: np.ndarray, code: np.ndarray) -> np.ndarray:
+    """The rank of each value within its group, ties sharing their mean rank."""
+    import pandas as pd
+
+    return pd.Series(values).groupby(code).rank().to_numpy()
 
 
 def _mean(values: np.ndarray, code: np.ndarray, count: np.ndarray) -> np.ndarray:

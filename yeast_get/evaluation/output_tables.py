@@ -16,6 +16,7 @@ from yeast_get.data.yeast_dataset import EpochSampler, YeastDataset, batches
 from yeast_get.evaluation.evaluation import Evaluation, Predictions
 from yeast_get.evaluation.inference import evaluating
 from yeast_get.evaluation.metrics import group_table
+from yeast_get.evaluation.scorecard import BestBaseline
 from yeast_get.run_dir import RunDir, atomic, write_json
 
 
@@ -61,8 +62,13 @@ def _flags(evaluation: Evaluation) -> pd.Categorical:
     return pd.Categorical.from_codes(codes, words)
 
 
-def write_tables(evaluation: Evaluation, y_pred: np.ndarray, run: RunDir) -> None:
-    """`metrics_by_condition.csv` and `metrics_by_region.csv`, a row per group and part."""
+def write_tables(
+    evaluation: Evaluation, y_pred: np.ndarray, best: BestBaseline | None, run: RunDir
+) -> None:
+    """`metrics_by_condition.csv` and `metrics_by_region.csv`, a row per group and part.
+
+    Beside the model's scores stand those of the best baseline, in the part of the headline.
+    """
     data = evaluation.data
     _, first, condition = np.unique(data.signature, return_index=True, return_inverse=True)
     condition = condition.reshape(-1)
@@ -77,14 +83,25 @@ def write_tables(evaluation: Evaluation, y_pred: np.ndarray, run: RunDir) -> Non
         tables = []
         for code, part in enumerate(PART_NAMES):
             wanted = data.measured & (evaluation.part == code)
-            if code == UNUSED or not wanted.any():
+            if code == UNUSED:
                 continue
-            columns = group_table(data.target[wanted], y_pred[wanted], group[wanted], len(labels))
-            table = pd.concat([labels, pd.DataFrame(columns)], axis=1)
+            rows = data.target[wanted], group[wanted], len(labels)
+            columns = [labels, pd.DataFrame(group_table(rows[0], y_pred[wanted], *rows[1:]))]
+            if best is not None and np.isfinite(best.y_pred[wanted]).all():
+                columns.append(_beside(group_table(rows[0], best.y_pred[wanted], *rows[1:]), best))
+            table = pd.concat(columns, axis=1)
             table.insert(0, "split", part)
             tables.append(table[table["n"] > 0])
-        whole = pd.concat(tables, ignore_index=True) if tables else labels.iloc[:0]
-        write_csv(whole, path)
+        scored = [table for table in tables if len(table)] or tables[:1]
+        write_csv(pd.concat(scored, ignore_index=True), path)
+
+
+def _beside(scores: dict[str, np.ndarray], best: BestBaseline) -> pd.DataFrame:
+    """The scores of the best baseline under names of their own."""
+    names = ("pearson", "spearman", "rmse")
+    frame = pd.DataFrame({f"{name}_baseline": scores[name] for name in names})
+    frame.insert(0, "baseline", best.name)
+    return frame
 
 
 def write_embeddings(evaluation: Evaluation, dataset: YeastDataset, run: RunDir) -> None:

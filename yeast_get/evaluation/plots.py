@@ -6,6 +6,7 @@ returns the figure. Figures are objects of their own: pyplot and its global stat
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,7 @@ from yeast_get.evaluation.canvas import (
     corner_box,
     new_figure,
     padded_limits,
+    part_name,
     read_columns,
     say,
     shorten,
@@ -46,13 +48,22 @@ MOST_POINTS = 3000
 """Above so many points a plot shows how many fall into each cell."""
 
 
-def plot_scatter(predictions_csv: str | Path, png: str | Path, part: str) -> Figure:
+UNIT = "units of the input"
+
+Interval = Sequence[float] | None
+"""Both ends of a 95 % interval, None where there is none."""
+
+
+def plot_scatter(
+    predictions_csv: str | Path, png: str | Path, part: str, pearson_ci95: Interval = None
+) -> Figure:
     """Measured against predicted expression of one part, with the line y = x.
 
     Args:
         predictions_csv: The run's predictions.csv; two strands are pooled.
         png: The picture to write.
         part: A value of the column "split", or "all" for every row.
+        pearson_ci95: The interval of Pearson's r, of the run's metrics.json.
 
     Raises:
         ValueError: If the file lacks a column.
@@ -60,8 +71,8 @@ def plot_scatter(predictions_csv: str | Path, png: str | Path, part: str) -> Fig
     values, strands = _read_predictions(predictions_csv, part, ("y_true", "y_pred"))
     figure = new_figure()
     if not len(values):
-        return say(figure, png, f"no measured rows in part {part}")
-    _draw_scatter(figure, values, part, strands)
+        return say(figure, png, f"no measured rows in {part_name(part)}")
+    _draw_scatter(figure, values, part, strands, pearson_ci95)
     return write_figure(figure, png)
 
 
@@ -77,18 +88,22 @@ def scatter_image(y_true: np.ndarray, y_pred: np.ndarray, part: str) -> np.ndarr
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
-def _draw_scatter(figure: Figure, values: np.ndarray, part: str, strands: int) -> None:
+def _draw_scatter(
+    figure: Figure, values: np.ndarray, part: str, strands: int, pearson_ci95: Interval = None
+) -> None:
     true, pred = values.T
     axes = figure.add_subplot()
     limits = padded_limits(values)
     axes.plot(limits, limits, color=GREY, linestyle="--", linewidth=1.2, label="y = x", zorder=3)
     _cloud(figure, axes, true, pred, (*limits, *limits))
     axes.set(xlim=limits, ylim=limits, aspect="equal")
-    axes.set(xlabel="measured expression", ylabel="predicted expression")
+    axes.set(xlabel=f"measured expression ({UNIT})", ylabel=f"predicted expression ({UNIT})")
     _title(axes, part, len(values), strands)
     axes.legend(loc="lower right")
     scores = metrics.score(true, pred)
     lines = [_named("Pearson r", scores["pearson"]), _named("R²", scores["r2"])]
+    if pearson_ci95 is not None:
+        lines.insert(1, "95 % interval {:.3f} to {:.3f}".format(*pearson_ci95))
     corner_box(axes, "\n".join(lines))
 
 
@@ -108,7 +123,7 @@ def plot_residuals(predictions_csv: str | Path, png: str | Path, part: str) -> F
     values, strands = _read_predictions(predictions_csv, part, ("y_pred", "residual"))
     figure = new_figure()
     if not len(values):
-        return say(figure, png, f"no measured rows in part {part}")
+        return say(figure, png, f"no measured rows in {part_name(part)}")
     pred, residual = values.T
     grid = figure.add_gridspec(1, 2, width_ratios=(4, 1))
     axes = figure.add_subplot(grid[0])
@@ -117,7 +132,8 @@ def plot_residuals(predictions_csv: str | Path, png: str | Path, part: str) -> F
     _cloud(figure, axes, pred, residual, (*x_limits, *y_limits), bar_axes=side)
     _running_mean(axes, pred, residual)
     axes.set(xlim=x_limits, ylim=y_limits)
-    axes.set(xlabel="predicted expression", ylabel="residual (measured - predicted)")
+    axes.set_xlabel(f"predicted expression ({UNIT})")
+    axes.set_ylabel(f"residual (measured - predicted, {UNIT})")
     _title(axes, part, len(values), strands)
     axes.legend(loc="lower right")
     corner_box(axes, f"mean {_number(residual.mean())}\nSD {_number(residual.std())}")
@@ -212,6 +228,38 @@ def plot_history(history_csv: str | Path, png: str | Path, monitor: str = "val_p
     return write_figure(figure, png)
 
 
+def plot_calibration(calibration_csv: str | Path, png: str | Path) -> Figure:
+    """The share of measured values inside intervals of each level, and how wide these are.
+
+    Args:
+        calibration_csv: The run's calibration.csv, with the columns level, covered and
+            mean_width.
+        png: The picture to write.
+
+    Raises:
+        ValueError: If the file lacks a column.
+    """
+    table = read_columns(calibration_csv, ["level", "covered", "mean_width"])
+    table = table.dropna().sort_values("level")
+    figure = new_figure()
+    if not len(table):
+        return say(figure, png, "no coverage was measured")
+    coverage, width = figure.subplots(1, 2, width_ratios=(3, 2))
+    percent = 100 * table[["level", "covered"]]
+    coverage.plot([0, 100], [0, 100], color=GREY, linestyle="--", label="as promised")
+    dots = {"color": BLUE, "marker": "o"}
+    coverage.plot(percent["level"], percent["covered"], label="measured", **dots)
+    coverage.set(xlim=(0, 100), ylim=(0, 100), aspect="equal", title="Coverage of the intervals")
+    coverage.set(xlabel="level of the interval (%)", ylabel="measured values inside it (%)")
+    coverage.legend(loc="upper left")
+    width.plot(percent["level"], table["mean_width"], **dots)
+    width.set(xlim=(0, 100), ylim=(0, None), title="Their width")
+    width.set(xlabel="level of the interval (%)", ylabel=f"mean width ({UNIT})")
+    for axes in (coverage, width):
+        axes.grid(alpha=0.3)
+    return write_figure(figure, png)
+
+
 def _read_predictions(
     path: str | Path, part: str, columns: tuple[str, str]
 ) -> tuple[np.ndarray, int]:
@@ -231,9 +279,8 @@ def _read_predictions(
 
 
 def _title(axes: Axes, part: str, count: int, strands: int) -> None:
-    name = "all parts" if part == "all" else f"part {shorten(part)}"
     pooled = ", both strands pooled" if strands > 1 else ""
-    axes.set_title(f"{name} (n = {count:,}{pooled})", parse_math=False)
+    axes.set_title(f"{part_name(part)} (n = {count:,}{pooled})", parse_math=False)
 
 
 def _cloud(
@@ -247,9 +294,10 @@ def _cloud(
     """Points, or where there are many a hexagonal histogram with a logarithmic colour scale."""
     if len(x) <= MOST_POINTS:
         size, alpha = (28, 0.7) if len(x) <= 300 else (12, 0.5)
-        axes.scatter(x, y, s=size, alpha=alpha, color=BLUE, linewidths=0)
+        axes.scatter(x, y, s=size, alpha=alpha, color=BLUE, linewidths=0, rasterized=True)
         return
     cells = axes.hexbin(x, y, gridsize=70, bins="log", mincnt=1, extent=extent, linewidths=0.1)
+    cells.set_rasterized(True)  # so that a PDF stays small
     figure.colorbar(cells, ax=bar_axes or axes, label="values per cell", aspect=30)
 
 

@@ -10,6 +10,8 @@ import numpy as np
 from yeast_get.data.expression_data import ExpressionData
 from yeast_get.errors import Problem, RunError
 from yeast_get.evaluation import plots
+from yeast_get.evaluation.canvas import write_formats
+from yeast_get.evaluation.condition_plots import plot_conditions, plot_residuals_by_condition
 from yeast_get.evaluation.evaluation import Evaluation
 from yeast_get.evaluation.importance import permutation_importance
 from yeast_get.evaluation.output_tables import (
@@ -49,20 +51,18 @@ def evaluate(
         write_embeddings(evaluation, dataset, run)
     if task.test_mode == "predict":
         return {}
-    metrics = measure(evaluation, predictions)
+    metrics, best_baseline = measure(evaluation, predictions)
     curve = calibration_curve(evaluation, predictions)
     if curve is not None:
         write_csv(curve, run.calibration)
     write_json(run.metrics, metrics)
     if tables:
-        write_tables(evaluation, y_pred, run)
+        write_tables(evaluation, y_pred, best_baseline, run)
     pictured = evaluation.pictured
     if evaluation.is_mixed:
         log.info("plots and importance speak of the %s part, since rows that were trained on are "
                  "not mixed with others", pictured)  # fmt: skip
-    if task.save_predictions:
-        plots.plot_scatter(run.predictions, run.scatter_plot, pictured)
-        plots.plot_residuals(run.predictions, run.residuals_plot, pictured)
+    _draw_plots(evaluation, run, metrics)
     held_out = evaluation.in_part(pictured) & evaluation.data.measured
     if interpret and held_out.any():
         importance = permutation_importance(
@@ -78,10 +78,33 @@ def evaluate(
             precision=precision,
         )
         write_csv(importance, run.importance)
-        plots.plot_importance(run.importance, run.importance_plot)
+        figure = plots.plot_importance(run.importance, run.importance_plot)
+        write_formats(figure, run.importance_plot, evaluation.settings.report.formats)
     elif interpret:
         log.info("importance was not measured: the %s part holds no measured value", pictured)
     return metrics
+
+
+def _draw_plots(evaluation: Evaluation, run: RunDir, metrics: dict[str, Any]) -> None:
+    """The pictures of predictions and scores, of those files that the run wrote."""
+    part, overall = evaluation.pictured, metrics["overall"] or {}
+    drawn = []
+    if evaluation.settings.task.save_predictions:
+        ci95 = overall.get("ci95", {}).get("pearson")
+        drawn += [
+            (plots.plot_scatter(run.predictions, run.scatter_plot, part, ci95), run.scatter_plot),
+            (plots.plot_residuals(run.predictions, run.residuals_plot, part), run.residuals_plot),
+        ]
+        png = run.residuals_by_condition_plot
+        drawn.append((plot_residuals_by_condition(run.predictions, png, part), png))
+    if run.metrics_by_condition.exists():
+        png = run.conditions_plot
+        drawn.append((plot_conditions(run.metrics_by_condition, png, part), png))
+    if run.calibration.exists():
+        png = run.calibration_plot
+        drawn.append((plots.plot_calibration(run.calibration, png), png))
+    for figure, png in drawn:
+        write_formats(figure, png, evaluation.settings.report.formats)
 
 
 def _refuse_non_finite(data: ExpressionData, y_pred: np.ndarray) -> None:

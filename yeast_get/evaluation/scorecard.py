@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -24,8 +25,23 @@ from yeast_get.model.yeast_model import Ensemble
 log = logging.getLogger(__name__)
 
 
-def measure(evaluation: Evaluation, predictions: Predictions) -> dict[str, Any]:
-    """The content of `metrics.json`."""
+@dataclass(frozen=True)
+class BestBaseline:
+    """The baseline with the highest pooled Pearson correlation.
+
+    Attributes:
+        name: As in `metrics.json`.
+        y_pred: [N,T] in units of the input; NaN outside the headline's part.
+    """
+
+    name: str
+    y_pred: np.ndarray
+
+
+def measure(
+    evaluation: Evaluation, predictions: Predictions
+) -> tuple[dict[str, Any], BestBaseline | None]:
+    """The content of `metrics.json`, and what the best baseline says of the headline's rows."""
     data, part, y_pred = evaluation.data, evaluation.part, predictions.y_pred
     condition = _conditions(data)[data.sample_index]
 
@@ -45,7 +61,7 @@ def measure(evaluation: Evaluation, predictions: Predictions) -> dict[str, Any]:
             f"{int(evaluation.trained_on.sum())} rows were trained or validated on; "
             "by_split keeps them apart"
         )
-        return metrics | {"by_split": by_split, "overlap_with_training": evaluation.overlap}
+        return metrics | {"by_split": by_split, "overlap_with_training": evaluation.overlap}, None
     wanted = data.measured & evaluation.in_part(evaluation.headline)
     judged = _Judged(evaluation, wanted, condition[wanted])
     metrics |= judged.scores("model", y_pred[wanted])
@@ -56,6 +72,7 @@ def measure(evaluation: Evaluation, predictions: Predictions) -> dict[str, Any]:
     beats = compare(metrics, baselines)
     if beats["pearson"] is not None:
         beats["pearson_ci95"] = judged.difference("model", beats["name"])
+    best = None if beats["name"] is None else _everywhere(beats["name"], said, wanted)
     return metrics | {
         "intervals": judged.intervals,
         "replicates": _replicates(data, wanted),
@@ -70,7 +87,15 @@ def measure(evaluation: Evaluation, predictions: Predictions) -> dict[str, Any]:
         "baselines": baselines,
         "beats_best_baseline_by": beats,
         "overlap_with_training": evaluation.overlap,
-    }
+    }, best
+
+
+def _everywhere(name: str, said: dict[str, np.ndarray | str], wanted: np.ndarray) -> BestBaseline:
+    """A baseline's predictions of the wanted rows [N] in the order of the table."""
+    y = np.asarray(said[name], dtype=np.float64)
+    y_pred = np.full((len(wanted), y.shape[1]), np.nan)
+    y_pred[wanted] = y
+    return BestBaseline(name, y_pred)
 
 
 def _conditions(data: ExpressionData) -> np.ndarray:

@@ -89,6 +89,16 @@ class Checkpoint:
     software: str = __version__
     file: str = "the checkpoint"
 
+    def summary(self) -> dict[str, Any]:
+        """What was loaded and trained, in the words of `manifest.json`."""
+        return {
+            "software": self.software,
+            "model": {"parameters": sum(each.numel() for each in self.model.values())},
+            "pretrained": self.load_report or None,
+            "lora": self.lora or None,
+            "training": {"best_epoch": self.epoch},
+        }
+
     def save(self, path: Path) -> None:
         """Write atomically: a crash leaves the old file or the new one, whole."""
         values = {name: getattr(self, name) for name in self._stored()}

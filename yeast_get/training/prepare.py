@@ -25,9 +25,11 @@ from yeast_get.data.splits import TEST, TRAIN, TrainedRows, make_split, shuffle_
 from yeast_get.data.yeast_dataset import WindowPlan
 from yeast_get.errors import ConfigError, Problem, RunError
 from yeast_get.evaluation import plots, report
+from yeast_get.evaluation.canvas import write_formats
 from yeast_get.evaluation.evaluation import Evaluation, choose_headline
 from yeast_get.evaluation.inference import autocast_dtype
 from yeast_get.evaluation.output_tables import part_counts, write_data_report, write_splits
+from yeast_get.evaluation.page import write_page
 from yeast_get.evaluation.rivals import Rivals
 from yeast_get.evaluation.scorecard import headline_lines, log_overlap
 from yeast_get.model.pretrained import LoadReport
@@ -180,8 +182,16 @@ def load(
     return load_report
 
 
-def train_and_test(ready: Prepared, device: torch.device, run: RunDir) -> dict[str, Any]:
+def train_and_test(
+    ready: Prepared, device: torch.device, run: RunDir, command: str
+) -> dict[str, Any]:
     """Train, take the best weights, and evaluate them on the test part.
+
+    Args:
+        ready: The run.
+        device: Where to compute.
+        run: Where to write.
+        command: The command line that asked for it, for the page.
 
     Returns:
         The content of `metrics.json`.
@@ -196,7 +206,8 @@ def train_and_test(ready: Prepared, device: torch.device, run: RunDir) -> dict[s
     stage.checkpoint.baselines = baselines.to_dict()
     with deterministic(settings.training.deterministic):
         progress = fit(ready.model, stage, run, device, ready.resume)
-        plots.plot_history(run.history, run.history_plot, progress.monitor)
+        figure = plots.plot_history(run.history, run.history_plot, progress.monitor)
+        write_formats(figure, run.history_plot, settings.report.formats)
         members = [Checkpoint.load(run.best_model)]
         members += train_other_members(
             stage, ready.another, run, device, resume=ready.resume is not None
@@ -232,6 +243,8 @@ def train_and_test(ready: Prepared, device: torch.device, run: RunDir) -> dict[s
         {"best_epoch": each.epoch, "scores_of_best": each.scores} for each in members
     ]
     write_json(run.manifest, said)
+    if settings.report.enabled:
+        write_page(run, settings, said, command)
     return metrics
 
 
@@ -326,7 +339,7 @@ def resumable(path: Path, checkpoint: Checkpoint) -> dict[str, Any]:
         raise RunError(Problem(what, "resume with the same checkpoint", file=str(path)))
     for section, values in checkpoint.settings.items():
         for key, value in values.items():
-            was = last.settings[section].get(key, value)
+            was = last.settings.get(section, {}).get(key, value)
             if was != value and (section, key) not in _MAY_CHANGE:
                 raise RunError(
                     Problem(
@@ -351,6 +364,7 @@ _MAY_CHANGE = {
     ("logging", "log_every_n_steps"),
     *(("task", key) for key in ("test_mode", "interpret", "save_predictions", "save_embeddings")),
     *(("task", key) for key in ("importance_rows", "importance_repeats")),
+    *(("report", key) for key in ("enabled", "language", "formats")),
 }
 
 

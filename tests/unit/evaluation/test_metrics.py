@@ -170,10 +170,28 @@ def test_group_table_equals_the_score_of_each_group():
             assert table[name][code] == pytest.approx(value, nan_ok=True)
         if expected["n"] >= 3:
             assert table["pearson"][code] == pytest.approx(expected["pearson"])
+            assert table["spearman"][code] == pytest.approx(expected["spearman"])
             assert table["mean_true"][code] == pytest.approx(np.nanmean(true[rows]))
             assert table["mean_pred"][code] == pytest.approx(pred[rows & ~np.isnan(true)].mean())
         else:
             assert np.isnan(table["pearson"][code])
+            assert np.isnan(table["spearman"][code])
+
+
+def test_group_table_ranks_ties_as_scipy_does_and_leaves_equal_values_undefined():
+    rng = np.random.default_rng(2)
+    true, pred = rng.integers(0, 4, 400).astype(float), rng.integers(0, 4, 400).astype(float)
+    group = np.repeat(np.arange(8), 50)
+    true[group == 3] = 1.0
+    pred[group == 4] = 2.0
+    table = group_table(true, pred, group, 8)
+    for code in range(8):
+        rows = group == code
+        if code in (3, 4):
+            assert np.isnan(table["spearman"][code])
+        else:
+            expected = stats.spearmanr(true[rows], pred[rows]).statistic
+            assert table["spearman"][code] == pytest.approx(expected)
 
 
 def planted(strands=None, seed=0):

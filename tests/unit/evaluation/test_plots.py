@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pandas as pd
@@ -62,7 +63,8 @@ def test_scatter_shows_the_measured_rows_of_a_part(tmp_path, png, part):
     written(png)
     (points,) = kinds(axes, PathCollection)
     np.testing.assert_allclose(points.get_offsets(), rows[["y_true", "y_pred"]])
-    assert (axes.get_xlabel(), axes.get_ylabel()) == ("measured expression", "predicted expression")
+    assert axes.get_xlabel() == "measured expression (units of the input)"
+    assert axes.get_ylabel() == "predicted expression (units of the input)"
     assert part in axes.get_title()
     assert f"n = {len(rows)}" in axes.get_title()
     assert axes.get_xlim() == axes.get_ylim()
@@ -71,6 +73,50 @@ def test_scatter_shows_the_measured_rows_of_a_part(tmp_path, png, part):
     assert texts(axes) == [f"Pearson r = {scores['pearson']:.3f}\nR² = {scores['r2']:.3f}"]
     (line,) = axes.lines
     np.testing.assert_array_equal(*line.get_data())
+
+
+def test_scatter_shows_the_interval_of_the_correlation(tmp_path, png):
+    write_predictions(tmp_path / "p.csv")
+    axes = plots.plot_scatter(tmp_path / "p.csv", png, "test", (0.4321, 0.5678)).axes[0]
+    assert "95 % interval 0.432 to 0.568" in texts(axes)[0].splitlines()
+
+
+def test_a_million_points_make_a_small_pdf_in_seconds(tmp_path, png):
+    write_predictions(tmp_path / "p.csv", n=1_000_000)
+    started = time.monotonic()
+    figure = plots.plot_scatter(tmp_path / "p.csv", png, "all")
+    canvas.write_formats(figure, png, ["png", "pdf"])
+    assert time.monotonic() - started < 20
+    assert png.with_suffix(".pdf").read_bytes().startswith(b"%PDF")
+    assert png.with_suffix(".pdf").stat().st_size < 1_000_000
+    assert png.stat().st_size < 1_000_000
+
+
+def test_a_pdf_has_the_same_bytes_twice(tmp_path, png):
+    write_predictions(tmp_path / "p.csv", n=4000)
+    said = []
+    for _ in range(2):
+        figure = plots.plot_scatter(tmp_path / "p.csv", png, "all")
+        canvas.write_formats(figure, png, ["png", "pdf"])
+        said.append(png.with_suffix(".pdf").read_bytes())
+    assert said[0] == said[1]
+    assert b"CreationDate" not in said[0]
+
+
+def test_calibration(tmp_path, png):
+    table = pd.DataFrame({"level": [0.9, 0.5], "covered": [0.88, 0.6], "mean_width": [3.0, 1.0]})
+    table["n"] = 10
+    table.to_csv(tmp_path / "c.csv", index=False)
+    coverage, width = plots.plot_calibration(tmp_path / "c.csv", png).axes
+    written(png)
+    diagonal, measured = coverage.lines
+    np.testing.assert_array_equal(*diagonal.get_data())
+    np.testing.assert_allclose(measured.get_data(), [[50, 90], [60, 88]])
+    np.testing.assert_allclose(width.lines[0].get_data(), [[50, 90], [1, 3]])
+    table.assign(covered=np.nan).to_csv(tmp_path / "c.csv", index=False)
+    assert texts(plots.plot_calibration(tmp_path / "c.csv", png).axes[0]) == [
+        "no coverage was measured"
+    ]
 
 
 def test_scatter_of_many_points_counts_them(tmp_path, png):
@@ -98,8 +144,8 @@ def test_residuals(tmp_path, png, n):
     rows = table[(table["split"] == "test") & table["residual"].notna()]
     axes, side = plots.plot_residuals(tmp_path / "p.csv", png, "test").axes[:2]
     written(png)
-    assert axes.get_xlabel() == "predicted expression"
-    assert axes.get_ylabel() == "residual (measured - predicted)"
+    assert axes.get_xlabel() == "predicted expression (units of the input)"
+    assert axes.get_ylabel() == "residual (measured - predicted, units of the input)"
     assert f"n = {len(rows):,}" in axes.get_title()
     assert any(set(line.get_ydata()) == {0} for line in axes.lines)
     assert sum(bar.get_width() for bar in side.patches) == len(rows)
@@ -117,7 +163,7 @@ def test_a_part_without_measured_rows_says_so(tmp_path, png, draw, part):
     table.to_csv(tmp_path / "p.csv", index=False)
     figure = draw(tmp_path / "p.csv", png, part)
     written(png)
-    assert texts(figure.axes[0]) == [f"no measured rows in part {part}"]
+    assert texts(figure.axes[0]) == [f"no measured rows in {part} part"]
 
 
 @pytest.mark.parametrize("draw", [plots.plot_scatter, plots.plot_residuals])
