@@ -21,6 +21,7 @@ _BOTH = (
     "plots/scatter.png",
     "plots/residuals.png",
     "plots/feature_importance.png",
+    "plots/embeddings.png",
 )
 TRAIN_FILES = (
     "config.yaml",
@@ -42,6 +43,10 @@ TRAIN_FILES = (
 EVALUATE_FILES = (
     "metrics_by_condition.csv",
     "metrics_by_region.csv",
+    "sweep.csv",
+    "plots/sweep.png",
+    "knockout.csv",
+    "plots/knockout.png",
     "evaluate.log",
     *_BOTH,
 )
@@ -79,10 +84,15 @@ class RunDir:
         self.metrics_by_region = self.path / "metrics_by_region.csv"
         self.importance = self.path / "feature_importance.csv"
         self.embeddings = self.path / "embeddings.npz"
+        self.sweep = self.path / "sweep.csv"
+        self.knockout = self.path / "knockout.csv"
         self.plots = self.path / "plots"
         self.scatter_plot = self.plots / "scatter.png"
         self.residuals_plot = self.plots / "residuals.png"
         self.importance_plot = self.plots / "feature_importance.png"
+        self.embeddings_plot = self.plots / "embeddings.png"
+        self.sweep_plot = self.plots / "sweep.png"
+        self.knockout_plot = self.plots / "knockout.png"
         self.history_plot = self.plots / "history.png"
         self.tensorboard = self.path / "tensorboard"
         self.train_log = self.path / "train.log"

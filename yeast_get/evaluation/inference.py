@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 
+from yeast_get.data.features import FeatureSchema
 from yeast_get.data.yeast_dataset import EpochSampler, YeastDataset, batches
 from yeast_get.model.yeast_model import YeastModel
 
@@ -56,6 +57,30 @@ def predict(
     """
     dataset.use(wanted)
     return run(model, dataset, batch_size, precision)
+
+
+def predict_members(
+    model: YeastModel,
+    dataset: YeastDataset,
+    wanted: np.ndarray,
+    batch_size: int,
+    precision: str = "fp32",
+) -> np.ndarray:
+    """As `predict`, for every member of an ensemble apart [K,N,T]; K = 1 for a single model."""
+    members = getattr(model, "members", [model])
+    return np.stack([predict(each, dataset, wanted, batch_size, precision) for each in members])
+
+
+def in_input_units(
+    schema: FeatureSchema, members: np.ndarray
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Predictions of members [K,N,T] in model space -> mean and SD [N,T] in units of the input.
+
+    The mean is taken in model space, as an ensemble does; a single model has no SD.
+    """
+    y_pred = schema.to_input_units(members.mean(axis=0)).astype(np.float32)
+    y_std = schema.to_input_units(members).std(axis=0) if len(members) > 1 else None
+    return y_pred, y_std
 
 
 def run(

@@ -19,6 +19,7 @@ from yeast_get.evaluation.output_tables import (
     write_predictions,
     write_tables,
 )
+from yeast_get.evaluation.question_plots import plot_embeddings
 from yeast_get.evaluation.scorecard import measure
 from yeast_get.run_dir import RunDir, write_json
 
@@ -49,7 +50,8 @@ def evaluate(
     if task.save_predictions or task.test_mode == "predict":
         write_predictions(evaluation, y_pred, run)
     if task.save_embeddings:
-        write_embeddings(evaluation, dataset, run)
+        write_embeddings(evaluation, y_pred, dataset, run)
+        plot_embeddings(run.embeddings, run.embeddings_plot)
     if task.test_mode == "predict":
         return {}
     metrics = measure(evaluation, y_pred)
