@@ -1,4 +1,4 @@
-"""Growth conditions in words: `YPD, 30 °C, H2O2 400 µM, drug 0.5 h`."""
+"""Growth conditions in words: `YPD, 30 °C, H2O2 400 µM, for 0.5 h`."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from yeast_get.data.conditions import NO_DRUG, NORMALIZED, ConditionField, cell_
 from yeast_get.data.expression_data import ExpressionData
 
 _SHORT = {"degC": "°C", "hour": "h"}
+_NAMED_BY_UNIT = {"temperature": "", "drug_time": "for "}
+_TOLD_BY_UNIT = {"°C": "_temperature", "h": "_time"}
 _MOLAR = ((1.0, "M"), (1e-3, "mM"), (1e-6, "µM"), (0.0, "nM"))
 
 
@@ -24,14 +26,14 @@ def unit_words(field: ConditionField) -> str:
 def value_words(field: ConditionField, value: Any) -> str:
     """One recorded value of a field in words, without the field's name where the unit tells it."""
     if field.is_text:
-        return "no drug" if value == NO_DRUG else str(value)
+        return f"no {field.name.replace('_', ' ')}" if value == NO_DRUG else str(value)
     if field.kind == "dose" and field.given_unit != NORMALIZED:
         # 1 - 1e-9: a thousandth that was computed is one
         size, unit = next((s, u) for s, u in _MOLAR if value >= s * (1 - 1e-9))
         return f"{value / (size or 1e-9):.6g} {unit}"
-    said = f"{cell_text(float(value))} {unit_words(field)}".strip()
-    name = field.name.removesuffix("_time" if unit_words(field) == "h" else "").replace("_", " ")
-    return said if field.name == "temperature" else f"{name} {said}"
+    unit = unit_words(field)
+    name = f"{field.name.removesuffix(_TOLD_BY_UNIT.get(unit, '')).replace('_', ' ')} "
+    return f"{_NAMED_BY_UNIT.get(field.name, name)}{cell_text(float(value))} {unit}".strip()
 
 
 def condition_words(data: ExpressionData, names: Collection[str] | None = None) -> np.ndarray:

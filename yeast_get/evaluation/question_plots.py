@@ -107,7 +107,7 @@ def _curves(axes: Axes, table: pd.DataFrame, x: str, by: str | None, fields: Uni
     if by is not None:
         lines = table.groupby(by, sort=False)
     elif regions > MOST_REGIONS:
-        lines = table.groupby(np.zeros(len(table), dtype=int))
+        lines = table.groupby(np.full(len(table), "mean of regions"))
     if table["sd"].notna().any() and regions <= (MOST_REGIONS if by is None else 1):
         title += ", band: SD of the ensemble"
     points = table[x].unique()
@@ -115,7 +115,8 @@ def _curves(axes: Axes, table: pd.DataFrame, x: str, by: str | None, fields: Uni
     outside = []
     for i, (name, line) in enumerate(lines):
         label = f"{name:.4g}" if isinstance(name, float) else shorten(str(name))
-        outside.append(_curve(axes, line, x, place, i, label, is_words=fields[x] is None))
+        beside = 0.5 * ((i + 0.5) / lines.ngroups - 0.5) if fields[x] is None else 0.0
+        outside.append(_curve(axes, line, x, place + beside, i, label, is_words=fields[x] is None))
     _shade(axes, np.all(outside, axis=0), place)
     if np.any(outside):
         axes.scatter([], [], s=24, facecolor="white", edgecolor="black", label="outside training")
@@ -165,19 +166,19 @@ def _shade(axes: Axes, outside: np.ndarray, place: np.ndarray) -> None:
 def _heat_map(
     figure: Figure, axes: Axes, table: pd.DataFrame, x: str, by: str, fields: Units
 ) -> None:
-    """The mean over regions of every point; hatched where it is outside of training."""
+    """The mean over regions of every point; a cross where it is outside of training."""
     columns, rows = table[x].unique(), table[by].unique()
     shape = (len(rows), len(columns))
     cells = table.groupby([by, x], sort=False)[["y", "outside"]].mean()
     cells = cells.reindex([(row, column) for row in rows for column in columns])
     image = axes.pcolormesh(cells["y"].to_numpy().reshape(shape), cmap="cividis")
-    outside = np.ma.masked_equal(cells["outside"].to_numpy().reshape(shape) > 0, False)
-    axes.pcolor(outside, hatch="//", alpha=0.0, edgecolor="white", linewidth=0)
+    row, column = np.nonzero(cells["outside"].to_numpy().reshape(shape))
+    axes.scatter(column + 0.5, row + 0.5, s=12, marker="x", color="white", linewidth=0.8)
     figure.colorbar(image, ax=axes, label="predicted expression", aspect=30)
-    note = "; hatched: outside training" if outside.any() else ""
+    note = "; crosses: outside training" if len(row) else ""
     axes.set_title(f"mean of {table['region_id'].nunique():,} regions{note}")
     for axis, name, values in ((axes.xaxis, x, columns), (axes.yaxis, by, rows)):
-        shown = np.unique(np.linspace(0, len(values) - 1, min(len(values), 25)).round().astype(int))
+        shown = np.arange(0, len(values), -(-len(values) // 25))
         labels = [shorten(str(v)) if fields[name] is None else f"{v:.3g}" for v in values[shown]]
         axis.set_ticks(shown + 0.5, labels, parse_math=False)
         axis.set_label_text(_named(name, fields))
@@ -275,7 +276,7 @@ def plot_embeddings(embeddings_npz: str | Path, png: str | Path) -> Figure:
     held = np.load(embeddings_npz)
     figure = new_figure()
     if not len(held["embedding"]):
-        return say(figure, png, "no row to embed")
+        return say(figure, png, "the part of the headline holds no row to embed")
     regions, conditions = figure.subplots(2, 1)
     place, axis_labels = _principal(held["embedding"])
     order = np.argsort(np.abs(held["expression"] - np.median(held["expression"])))
