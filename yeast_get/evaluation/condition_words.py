@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from yeast_get.data.conditions import NO_DRUG, NORMALIZED, ConditionField, cell_text
 from yeast_get.data.expression_data import ExpressionData
@@ -33,21 +34,20 @@ def value_words(field: ConditionField, value: Any) -> str:
         return f"{value / (size or 1e-9):.6g} {unit}"
     unit = unit_words(field)
     name = f"{field.name.removesuffix(_TOLD_BY_UNIT.get(unit, '')).replace('_', ' ')} "
-    return f"{_NAMED_BY_UNIT.get(field.name, name)}{cell_text(float(value))} {unit}".strip()
+    return f"{_NAMED_BY_UNIT.get(field.name, name)}{float(value):.4g} {unit}".strip()
 
 
-def condition_words(data: ExpressionData, names: Collection[str] | None = None) -> np.ndarray:
+def condition_words(conditions: pd.DataFrame, fields: Sequence[ConditionField]) -> np.ndarray:
     """The recorded conditions of every sample in words [S].
 
     Args:
-        data: The table.
-        names: The fields to speak of; None for all.
+        conditions: [S] rows.
+        fields: Those to speak of, in their order.
     """
-    said: list[list[str]] = [[] for _ in range(data.num_samples)]
-    fields = [field for field in data.fields if names is None or field.name in names]
+    said: list[list[str]] = [[] for _ in range(len(conditions))]
     for before, field in zip([None, *fields], fields, strict=False):
         of_drug = before is not None and field.drug == before.name
-        for at, value in enumerate(data.conditions[field.name]):
+        for at, value in enumerate(conditions[field.name]):
             if cell_text(value) is None or (field.kind == "dose" and value == 0):
                 continue
             words = value_words(field, value)
@@ -57,6 +57,15 @@ def condition_words(data: ExpressionData, names: Collection[str] | None = None) 
     return np.array([", ".join(each) or "nothing recorded" for each in said], dtype=object)
 
 
-def varying(data: ExpressionData) -> list[str]:
-    """The fields whose values differ between the samples of a table."""
-    return [name for name, cells in data.conditions.items() if cells.nunique(dropna=False) > 1]
+def condition_labels(data: ExpressionData) -> np.ndarray:
+    """What tells the samples of a table apart, in few words [S].
+
+    Fields that never differ are left out, and of categories other than the medium the word that
+    most samples have.
+    """
+    conditions = data.conditions.copy()
+    differ = [f for f in data.fields if conditions[f.name].nunique(dropna=False) > 1]
+    for name in (f.name for f in differ if f.kind == "category" and f.name != "medium"):
+        usual = conditions[name].mode()
+        conditions[name] = conditions[name].where(~conditions[name].isin(usual[:1]), None)
+    return condition_words(conditions, differ)

@@ -19,7 +19,7 @@ from yeast_get.data.conditions import fold
 from yeast_get.data.findings import counted
 from yeast_get.data.yeast_dataset import YeastDataset
 from yeast_get.errors import ConfigError, Problem, nearest
-from yeast_get.evaluation.condition_words import condition_words, varying
+from yeast_get.evaluation.condition_words import condition_labels
 from yeast_get.evaluation.evaluation import Evaluation
 from yeast_get.evaluation.inference import in_input_units, predict_members
 from yeast_get.evaluation.output_tables import write_csv
@@ -69,7 +69,7 @@ class Knockout:
                 "region_id": data.region_id[region],
                 "gene_id": data.gene_id[region],
                 "first_sample_id": _first_samples(condition[at], data.sample_id[sample]),
-                "condition": condition_words(data, varying(data))[sample],
+                "condition": condition_labels(data)[sample],
                 "has_motif": has_motif[region].astype(int),
             }
         )

@@ -12,7 +12,7 @@ from yeast_get.data.conditions import cell_text
 from yeast_get.data.expression_data import ExpressionData
 from yeast_get.data.splits import NEW, PART_NAMES, UNUSED
 from yeast_get.data.yeast_dataset import EpochSampler, YeastDataset, batches
-from yeast_get.evaluation.condition_words import condition_words, varying
+from yeast_get.evaluation.condition_words import condition_labels
 from yeast_get.evaluation.evaluation import Evaluation
 from yeast_get.evaluation.inference import evaluating
 from yeast_get.evaluation.metrics import group_table
@@ -103,7 +103,7 @@ def write_embeddings(
             embedding=(regions[here] / rows[here, None]).astype(np.float32),
             expression=(mean[here] / rows[here]).astype(np.float32),
             first_sample_id=data.sample_id[first][of].astype(str),
-            condition=condition_words(data, varying(data))[first][of].astype(str),
+            condition=condition_labels(data)[first][of].astype(str),
             condition_embedding=(conditions[of] / rows_of[of, None]).astype(np.float32),
         )
 

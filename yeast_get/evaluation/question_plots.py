@@ -28,11 +28,15 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from pandas.core.groupby import DataFrameGroupBy
 
 COLOURS = (BLUE, VERMILLION, GREEN, ORANGE, PURPLE, SKY, "black", GREY)
 
 MOST_CURVES = 8
 """Values of a second field that have a line of their own; more make a heat map."""
+
+MOST_BANDS = 3
+"""Lines of a second field that have bands; more would hide each other."""
 
 MOST_REGIONS = 12
 """Regions that have a line of their own."""
@@ -96,20 +100,8 @@ def _read_sweep(sweep_csv: str | Path, fields: Units) -> tuple[pd.DataFrame, lis
 
 
 def _curves(axes: Axes, table: pd.DataFrame, x: str, by: str | None, fields: Units) -> None:
-    """A line per region, per value of the second field, or one of all; with bands."""
-    regions = table["region_id"].nunique()
-    title = f"{regions:,} regions: mean, and the band of 10 to 90 % of them"
-    if by is None and regions <= MOST_REGIONS:
-        lines = table.groupby("region_id", sort=False)
-        title = "prediction of each region"
-    elif regions == 1:
-        title = f"region {shorten(table['region_id'].iloc[0])}"
-    if by is not None:
-        lines = table.groupby(by, sort=False)
-    elif regions > MOST_REGIONS:
-        lines = table.groupby(np.full(len(table), "mean of regions"))
-    if table["sd"].notna().any() and regions <= (MOST_REGIONS if by is None else 1):
-        title += ", band: SD of the ensemble"
+    """A line per region, per value of the second field, or one of all."""
+    title, lines = _lines(table, x, by)
     points = table[x].unique()
     place = np.arange(len(points)) if fields[x] is None else points
     outside = []
@@ -125,6 +117,25 @@ def _curves(axes: Axes, table: pd.DataFrame, x: str, by: str | None, fields: Uni
     axes.grid(alpha=0.3)
     if len(outside) > 1 or np.any(outside):
         axes.legend(title=None if by is None else _named(by, fields), fontsize=9)
+
+
+def _lines(table: pd.DataFrame, x: str, by: str | None) -> tuple[str, DataFrameGroupBy]:
+    """What the lines are, in words, and the rows of each."""
+    regions = table["region_id"].nunique()
+    spread = ", band: SD of the ensemble" if table["sd"].notna().any() else ""
+    if by is None and regions <= MOST_REGIONS:
+        return f"prediction of each region{spread}", table.groupby("region_id", sort=False)
+    if by is None:
+        lines = table.groupby(np.full(len(table), "mean of regions"))
+    else:
+        lines = table.groupby(by, sort=False)
+    if regions == 1:
+        return f"region {shorten(table['region_id'].iloc[0])}{spread}", lines
+    if lines.ngroups <= MOST_BANDS:
+        return f"{regions:,} regions: mean, and the band of 10 to 90 % of them", lines
+    means = table.groupby([by, x], sort=False, as_index=False)
+    mean = means.agg({"y": "mean", "outside": "any"}).assign(region_id="mean", sd=np.nan)
+    return f"mean of {regions:,} regions", mean.groupby(by, sort=False)
 
 
 def _curve(

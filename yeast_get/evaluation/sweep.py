@@ -206,10 +206,10 @@ def read_sweep(
         fix = f"{MOST_ROWS:,} predictions are the most; take fewer points, or fewer --regions"
         raise ConfigError(Problem(f"--sweep: {what}", fix))
     sweep = Sweep(axes, base, chosen, points, _conditions(data, base, points))
-    others = [f.name for f in data.fields if f.name not in points]
+    others = [f for f in data.fields if f.name not in points]
     log.info("sweep: %s at %s; all else as in sample %s: %s",
              counted(len(chosen), "region"), counted(len(points), "point"), data.sample_id[base],
-             condition_words(data, others)[base])  # fmt: skip
+             condition_words(data.conditions, others)[base])  # fmt: skip
     return sweep
 
 

@@ -94,6 +94,17 @@ def test_words_and_a_second_field_have_a_line_per_value(tmp_path, png):
     assert [text.get_text() for text in axes.get_xticklabels()] == ["NA", "YPD", "SC"]
 
 
+def test_many_lines_have_no_bands(tmp_path, png):
+    axes_of = {"temperature": [25.0, 30.0, 37.0], "medium": list("ABCDE")}
+    table = write_sweep(tmp_path / "s.csv", axes_of)
+    (axes,) = plot_sweep(tmp_path / "s.csv", png, {"temperature": "°C", "medium": None}).axes
+    mean = table[table["medium"] == "D"].groupby("temperature")["y_pred"].mean()
+    np.testing.assert_allclose(line(axes, "D")[1], mean)
+    for band in (each for each in axes.collections if not isinstance(each, PathCollection)):
+        assert len(np.unique(band.get_paths()[0].vertices[:, 1].round(9))) == 3  # of no height
+    assert axes.get_title() == "mean of 20 regions"
+
+
 def test_two_long_fields_make_a_heat_map(tmp_path, png):
     axes_of = {"temperature": np.arange(30.0, 40), "time": np.arange(1.0, 13)}
     table = write_sweep(tmp_path / "s.csv", axes_of, outside=hot)

@@ -16,7 +16,7 @@ from yeast_get.data.expression_data import load_expression_data
 from yeast_get.data.features import FeatureSchema
 from yeast_get.data.splits import NEW, TRAIN
 from yeast_get.errors import ConfigError
-from yeast_get.evaluation.condition_words import condition_words, varying
+from yeast_get.evaluation.condition_words import condition_labels, condition_words
 from yeast_get.evaluation.evaluation import Evaluation
 from yeast_get.evaluation.inference import predict
 from yeast_get.evaluation.knockout import factor_of, read_knockout
@@ -407,11 +407,16 @@ def test_a_motif_that_training_could_not_learn_from_is_refused(asked):
 
 
 def test_conditions_in_words(load):
-    table = six_samples().assign(drug_time=0.5, ph=5.5, preculture_time=3.0)
+    table = six_samples().assign(drug_time=1 / 3, ph=5.5, preculture_time=3.0, strain="BY4741")
     table.loc[table["sample_id"] == "s1", ["medium", "temperature"]] = None
-    _, data = load(table, conditions={"extra": {"ph": {"kind": "number"}}})
-    words = condition_words(data)
-    assert words[4] == "SC, 30 °C, preculture 3 h, H2O2 1 mM, for 0.5 h, ph 5.5"
-    assert words[1] == "preculture 3 h, no drug, for 0.5 h, ph 5.5"
-    assert varying(data) == ["medium", "temperature", "drug", "drug_concentration"]
-    assert condition_words(data, ["temperature"])[1] == "nothing recorded"
+    table.loc[table["sample_id"] == "s5", "strain"] = "W303"
+    extra = {"ph": {"kind": "number"}, "strain": {"kind": "category"}}
+    _, data = load(table, conditions={"extra": extra})
+    words = condition_words(data.conditions, data.fields)
+    assert words[4] == "SC, 30 °C, preculture 3 h, H2O2 1 mM, for 0.3333 h, ph 5.5, BY4741"
+    assert words[1] == "preculture 3 h, no drug, for 0.3333 h, ph 5.5, BY4741"
+    assert condition_words(data.conditions, data.fields[1:2])[1] == "nothing recorded"
+    assert condition_labels(data).tolist() == [
+        "YPD, 30 °C, no drug", "no drug", "YPD, 37 °C, no drug", "YPD, 37 °C, no drug",
+        "SC, 30 °C, H2O2 1 mM", "SC, 30 °C, H2O2 1 mM, W303",
+    ]  # fmt: skip
