@@ -144,7 +144,7 @@ def test_without_yap1_its_regions_lose_their_answer_to_h2o2(example, make_exampl
     said = pd.read_csv(example / "example_questions" / "knockout.csv")
     has = said["region_id"].map(regions[make_example.YAP1] > 0)
     np.testing.assert_array_equal(said["has_motif"] == 1, has)
-    np.testing.assert_allclose(said["change"][~has], 0, atol=1e-6)
+    np.testing.assert_allclose(said["change"][~has], 0, atol=1e-5)  # float32
     dose = said["condition"].str.extract(r"H2O2 ([\d.]+ .M)")[0].fillna("none")
     change = said["change"][has].groupby(dose[has]).mean()
     planted = {
