@@ -168,7 +168,9 @@ def _shade(axes: Axes, outside: np.ndarray, place: np.ndarray) -> None:
     left, right = inside[0], len(place) - 1 - inside[-1]
     for count, near, at in ((left, left - 1, 0.01), (right, inside[-1] + 1, 0.99)):
         if count:
-            edge = place[0] - abs(place[0]) if at < 0.5 else place[-1] + abs(place[-1])
+            end = place[0] if at < 0.5 else place[-1]
+            far = abs(end) or np.ptp(place) or 1.0  # the limits cut it off; a log axis ends at 0
+            edge = end - far if at < 0.5 else end + far
             axes.axvspan(place[near], edge, color=GREY, alpha=0.15, linewidth=0)
             axes.text(at, 0.02, "outside training", transform=axes.transAxes, color=GREY,
                       ha="left" if at < 0.5 else "right", va="bottom")  # fmt: skip

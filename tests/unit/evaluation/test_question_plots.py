@@ -67,6 +67,18 @@ def test_a_curve_is_the_mean_of_regions_and_hollow_outside_of_training(tmp_path,
     assert shade.get_x() + shade.get_width() >= axes.get_xlim()[1]
 
 
+def test_a_range_that_begins_at_zero_is_shaded_to_the_edge(tmp_path, png):
+    def cold(point):
+        return "temperature outside training: 0" * (point["temperature"] == 0)
+
+    write_sweep(tmp_path / "s.csv", {"temperature": np.arange(0.0, 40, 10)}, outside=cold)
+    (axes,) = plot_sweep(tmp_path / "s.csv", png, {"temperature": "°C"}).axes
+    (shade,) = axes.patches
+    left, right = sorted((shade.get_x(), shade.get_x() + shade.get_width()))
+    assert left <= axes.get_xlim()[0] < 0
+    assert right == 0
+
+
 def test_few_regions_have_a_line_each_with_the_spread_of_an_ensemble(tmp_path, png):
     table = write_sweep(tmp_path / "s.csv", {"dose": np.geomspace(1e-6, 1e-2, 9)}, 3, sd=0.25)
     figure = plot_sweep(tmp_path / "s.csv", png, {"dose": "mol/L"})
