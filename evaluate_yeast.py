@@ -7,11 +7,12 @@ from typing import Any
 import click
 
 from yeast_get import __version__
-from yeast_get.command_line import DEVICE_HELP, Command, log, run_command
+from yeast_get.command_line import DEVICE_HELP, QUESTIONS, Command, asking, log, run_command
 
 GROUPS = {
     "What most runs need": ["model", "data", "output", "device"],
     "What is scored": ["split", "batch_size"],
+    "Asking questions": list(QUESTIONS),
     "LoRA and GET": ["base", "export", "export_get"],
     "Settings": ["config", "overrides"],
     "Runs that exist already": ["overwrite"],
@@ -38,6 +39,7 @@ The two commands that most people need:
 @click.option(
     "--batch-size", type=click.IntRange(1), help="Windows per batch; does not change the answer."
 )
+@asking
 @click.option(
     "--base", type=click.Path(), help="The pretrained file that an adapter.pth was trained from."
 )
@@ -74,6 +76,7 @@ def evaluate(
     device: str,
     split: str | None,
     batch_size: int | None,
+    questions: dict[str, Any],
     base: str | None,
     export: str | None,
     export_get: str | None,
@@ -90,13 +93,15 @@ def evaluate(
     from yeast_get.config import settings_for_evaluation
     from yeast_get.data.data_report import describe
     from yeast_get.errors import Problem, RunError
-    from yeast_get.evaluation import report
-    from yeast_get.evaluation.page import write_page
-    from yeast_get.evaluation.scorecard import headline_lines
+    from yeast_get.evaluation.questions import read_questions
     from yeast_get.run_dir import EVALUATE_FILES, RunDir, check_new_files
     from yeast_get.training.check import finish_check, reporting_errors, try_one_batch
     from yeast_get.training.checkpoint import Checkpoint, export_model
-    from yeast_get.training.prepare import prepare_evaluation, write_findings
+    from yeast_get.training.prepare import (
+        evaluate_and_answer,
+        prepare_evaluation,
+        write_findings,
+    )
 
     started = time.monotonic()
     where = choose_device(device)
@@ -104,7 +109,7 @@ def evaluate(
     _, schema, network = checkpoint.build()
     settings = settings_for_evaluation(checkpoint.settings, config, overrides, {"data.path": data})
     check_new_files([p for p in (export, export_get) if p], [model, base], overwrite)
-    nothing_to_read = output is None and settings.data.path is None and not check
+    nothing_to_read = output is None and settings.data.path is None and not check and not questions
     exports_only = bool(export or export_get) and nothing_to_read
     if not exports_only and output is None and not check:
         raise RunError(Problem("no folder is named", "give --output"))
@@ -121,6 +126,7 @@ def evaluate(
         evaluation = prepare_evaluation(
             checkpoint, schema, network.to(where), settings, split, batch_size
         )
+    asked = read_questions(evaluation, **questions)
     described = describe(evaluation.data, settings)
     described["overlap_with_training"] = evaluation.overlap
     if check:
@@ -133,11 +139,7 @@ def evaluate(
     log_to_file(run.evaluate_log)
     export_model(checkpoint, export, export_get)
     write_findings(described, evaluation.data, run)
-    metrics = report.evaluate(evaluation, run, tables=True, interpret=True)
-    for line in headline_lines(metrics) if metrics else []:
-        log.info("%s", line)
-    if settings.report.enabled:
-        write_page(run, settings, checkpoint.summary(), command_text())
+    evaluate_and_answer(evaluation, asked, checkpoint, run, command_text())
     log.info("done in %.0f s; everything is in %s", time.monotonic() - started, run.path)
 
 

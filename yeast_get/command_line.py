@@ -5,6 +5,7 @@ Nothing heavy is imported here at the top, so that `--help` answers at once.
 
 from __future__ import annotations
 
+import functools
 import logging
 import shlex
 import signal
@@ -65,6 +66,43 @@ def command_text() -> str:
     """The command line that is being carried out, as a shell reads it."""
     said: str = click.get_current_context().meta[_SAID]
     return said
+
+
+QUESTIONS = {
+    "sweep": click.option(
+        "--sweep", multiple=True, metavar="FIELD=LOW:HIGH:lin|log:N | FIELD=A,B | FIELD=all",
+        help="Predict over a range of a growth condition, such as temperature=25:42:lin:18; "
+        "given twice: over both.",
+    ),
+    "regions": click.option(
+        "--regions", metavar="FILE|ID,ID",
+        help="Regions or genes to sweep, or a file with one per line.  [default: all of --data]",
+    ),
+    "base_sample": click.option(
+        "--base-sample", metavar="ID",
+        help="Sample of --data that all else of the sweep is taken from.  "
+        "[default: of the most frequent condition of the training part]",
+    ),
+    "knockout": click.option(
+        "--knockout", metavar="MOTIF,...",
+        help="Predict with these motifs, or all of these factors, set to absent.",
+    ),
+}  # fmt: skip
+"""The options of questions, by parameter."""
+
+
+def asking(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options of questions to a command, which gets those given as `questions`."""
+
+    @functools.wraps(command)
+    def collected(**options: Any) -> None:
+        asked = {name: options.pop(name) for name in QUESTIONS}
+        given = {name: value for name, value in asked.items() if value not in (None, ())}
+        command(questions=given, **options)
+
+    for option in reversed(QUESTIONS.values()):
+        collected = option(collected)
+    return collected
 
 
 def run_command(work: Callable[[], None], debug: bool) -> None:

@@ -25,6 +25,7 @@ _BOTH = (
     "plots/residuals_by_condition.png",
     "plots/calibration.png",
     "report.html",
+    "plots/embeddings.png",
 )
 TRAIN_FILES = (
     "config.yaml",
@@ -53,6 +54,10 @@ EVALUATE_FILES = (
     "metrics_by_condition.csv",
     "metrics_by_region.csv",
     "plots/conditions.png",
+    "sweep.csv",
+    "plots/sweep.png",
+    "knockout.csv",
+    "plots/knockout.png",
     "evaluate.log",
     *_BOTH,
 )
@@ -93,6 +98,8 @@ class RunDir:
         self.importance = self.path / "feature_importance.csv"
         self.calibration = self.path / "calibration.csv"
         self.embeddings = self.path / "embeddings.npz"
+        self.sweep = self.path / "sweep.csv"
+        self.knockout = self.path / "knockout.csv"
         self.plots = self.path / "plots"
         self.scatter_plot = self.plots / "scatter.png"
         self.residuals_plot = self.plots / "residuals.png"
@@ -100,6 +107,9 @@ class RunDir:
         self.conditions_plot = self.plots / "conditions.png"
         self.residuals_by_condition_plot = self.plots / "residuals_by_condition.png"
         self.calibration_plot = self.plots / "calibration.png"
+        self.embeddings_plot = self.plots / "embeddings.png"
+        self.sweep_plot = self.plots / "sweep.png"
+        self.knockout_plot = self.plots / "knockout.png"
         self.history_plot = self.plots / "history.png"
         self.report = self.path / "report.html"
         self.tensorboard = self.path / "tensorboard"

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import re
+import runpy
 import shlex
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -100,6 +103,63 @@ def test_the_lora_chapter_runs_and_shows_what_it_says(example, root):
     held = json.loads((example / "yeast_lora_finetune" / "manifest.json").read_text())
     assert held["pretrained"]["region_embed"] == "45 of 45 input columns taken from the file"
     assert held["model"]["frozen"] > held["model"]["trainable"] > held["model"]["lora"] > 0
+
+
+@pytest.fixture
+def make_example(root):
+    """The generator of the example, which knows what was planted."""
+    return SimpleNamespace(**runpy.run_path(str(root / "input" / "make_example.py")))
+
+
+@pytest.fixture
+def regions(root, make_example):
+    """The regions of the example with their motif scores."""
+    table = make_example.read_table(root / "input" / make_example.FILE_NAME)
+    return table.drop_duplicates("peak_id").set_index("peak_id")
+
+
+@pytest.mark.slow
+def test_the_sweep_recovers_the_planted_dose_curve(example, make_example, regions, root):
+    said = pd.read_csv(example / "example_questions" / "sweep.csv")
+    with_motif = regions[regions[make_example.YAP1] > 0].index
+    said = said[said["region_id"].isin(with_motif)]
+    grid = regions.loc[said["region_id"]].reset_index(drop=True)
+    grid = grid.assign(medium="YPD", temperature=30.0, drug="H2O2")
+    grid["drug_concentration"] = said["drug_concentration"].to_numpy()
+    dose = said["drug_concentration"].to_numpy()
+    planted = make_example.expected_target(grid).groupby(dose).mean()
+    curve = said["y_pred"].groupby(dose).mean()
+    assert len(curve) == 25
+    r = np.corrcoef(curve, planted)[0, 1]
+    assert r >= 0.95
+    assert r == pytest.approx(
+        number_after("the planted dose curve with r about", root / "README.md"), abs=0.02
+    )
+    outside = said["flags"].fillna("").str.startswith("drug_concentration outside training")
+    np.testing.assert_array_equal(outside, ~said["drug_concentration"].between(1e-5, 5e-3))
+
+
+@pytest.mark.slow
+def test_without_yap1_its_regions_lose_their_answer_to_h2o2(example, make_example, regions, root):
+    said = pd.read_csv(example / "example_questions" / "knockout.csv")
+    has = said["region_id"].map(regions[make_example.YAP1] > 0)
+    np.testing.assert_array_equal(said["has_motif"] == 1, has)
+    np.testing.assert_allclose(said["change"][~has], 0, atol=1e-5)  # float32
+    dose = said["condition"].str.extract(r"H2O2 ([\d.]+ .M)")[0].fillna("none")
+    change = said["change"][has].groupby(dose[has]).mean()
+    planted = {
+        "10 µM": 1 / 21,
+        "100 µM": 1 / 3,
+        "400 µM": 2 / 3,
+        "1.5 mM": 15 / 17,
+        "5 mM": 25 / 26,
+    }
+    assert set(change.index) == {*planted, "none"}
+    assert change["none"] == pytest.approx(0, abs=0.15)
+    assert (change[list(planted)] < -0.2).all()
+    assert np.corrcoef(change[list(planted)], list(planted.values()))[0, 1] < -0.95
+    text = number_after("and without YAP1 they lose", root / "README.md")
+    assert -change["5 mM"] == pytest.approx(text, abs=0.15)
 
 
 @pytest.mark.slow

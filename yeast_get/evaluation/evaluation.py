@@ -14,7 +14,7 @@ from yeast_get.data.seen_regions import SeenRegions
 from yeast_get.data.splits import PART_NAMES, TEST, TRAIN, VAL
 from yeast_get.data.yeast_dataset import YeastDataset
 from yeast_get.evaluation.conformal import LEVEL, Calibration
-from yeast_get.evaluation.inference import predict_members
+from yeast_get.evaluation.inference import in_input_units, predict_members
 from yeast_get.evaluation.rivals import Rivals
 from yeast_get.model.yeast_model import Ensemble, YeastModel
 
@@ -87,13 +87,8 @@ class Evaluation:
         precision = self.settings.training.precision
         each = predict_members(self.model, self.dataset, everything, self.batch_size, precision)
         y_model = each.mean(axis=0)
-        y_std = None
-        spread = np.zeros_like(y_model)
-        if len(each) > 1:
-            spread = each.std(axis=0, ddof=1)
-            # float32 is what predictions.csv holds: its scores are the scores that are reported
-            y_std = self.schema.to_input_units(each).std(axis=0, ddof=1).astype(np.float32)
-        y_pred = self.schema.to_input_units(y_model).astype(np.float32)
+        spread = each.std(axis=0, ddof=1) if len(each) > 1 else np.zeros_like(y_model)
+        y_pred, y_std = in_input_units(self.schema, each)
         return Predictions(y_pred, y_std, y_model, spread)
 
     def interval(

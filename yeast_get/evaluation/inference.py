@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 
+from yeast_get.data.features import FeatureSchema
 from yeast_get.data.yeast_dataset import EpochSampler, YeastDataset, batches
 from yeast_get.model.yeast_model import Ensemble, YeastModel
 
@@ -69,6 +70,18 @@ def predict_members(
     members = list(model) if isinstance(model, Ensemble) else [model]
     said = [predict(each, dataset, wanted, batch_size, precision) for each in members]
     return np.stack(said)
+
+
+def in_input_units(
+    schema: FeatureSchema, members: np.ndarray
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Predictions of members [K,N,T] in model space -> mean and SD [N,T] in units of the input.
+
+    The mean is taken in model space, as an ensemble does; a single model has no SD.
+    """
+    y_pred = schema.to_input_units(members.mean(axis=0)).astype(np.float32)
+    y_std = schema.to_input_units(members).std(axis=0, ddof=1) if len(members) > 1 else None
+    return y_pred, y_std
 
 
 def run(

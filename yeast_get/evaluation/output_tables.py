@@ -13,6 +13,7 @@ from yeast_get.data.expression_data import ExpressionData
 from yeast_get.data.seen_regions import NOT_SEEN
 from yeast_get.data.splits import NEW, PART_NAMES, TRAIN, UNUSED
 from yeast_get.data.yeast_dataset import EpochSampler, YeastDataset, batches
+from yeast_get.evaluation.condition_words import condition_labels
 from yeast_get.evaluation.evaluation import Evaluation, Predictions
 from yeast_get.evaluation.inference import evaluating
 from yeast_get.evaluation.metrics import group_table
@@ -104,26 +105,42 @@ def _beside(scores: dict[str, np.ndarray], best: BestBaseline) -> pd.DataFrame:
     return frame
 
 
-def write_embeddings(evaluation: Evaluation, dataset: YeastDataset, run: RunDir) -> None:
-    """`embeddings.npz`: the encoder's mean output per region over the headline's observations."""
+def write_embeddings(
+    evaluation: Evaluation, y_pred: np.ndarray, dataset: YeastDataset, run: RunDir
+) -> None:
+    """`embeddings.npz`: the encoder's mean output per region and per growth condition.
+
+    Both are means over the headline's observations. `expression` is the mean prediction of each
+    region, in units of the input.
+    """
     data, model = evaluation.data, evaluation.model
-    dataset.use(evaluation.in_part(evaluation.headline))
-    total = np.zeros((data.num_regions, evaluation.settings.model.transformer.embed_dim))
-    count = np.zeros(data.num_regions)
+    _, first, condition = np.unique(data.signature, return_index=True, return_inverse=True)
+    condition = condition.reshape(-1)[data.sample_index]
+    wanted = evaluation.in_part(evaluation.headline)
+    dataset.use(wanted)
+    width = evaluation.settings.model.transformer.embed_dim
+    regions, conditions = np.zeros((data.num_regions, width)), np.zeros((len(first), width))
     device = next(model.parameters()).device
     with evaluating(model):
         for batch in batches(dataset, EpochSampler(len(dataset), evaluation.batch_size)):
             encoded = model.encode(batch.to(device)).float().cpu().numpy()
             here = (batch.observation_index >= 0).cpu().numpy()
-            region = batch.region_index.cpu().numpy()[here]
-            np.add.at(total, region, encoded[here])
-            np.add.at(count, region, 1)
-    with_any = count > 0
+            at = batch.observation_index.cpu().numpy()[here]
+            np.add.at(regions, data.region_index[at], encoded[here])
+            np.add.at(conditions, condition[at], encoded[here])
+    rows = np.bincount(data.region_index[wanted], minlength=data.num_regions)
+    rows_of = np.bincount(condition[wanted], minlength=len(first))
+    mean = np.bincount(data.region_index[wanted], y_pred[wanted].mean(axis=1), data.num_regions)
+    here, of = rows > 0, rows_of > 0
     with atomic(run.embeddings) as temporary, temporary.open("wb") as handle:
         np.savez_compressed(
             handle,
-            region_id=data.region_id[with_any].astype(str),
-            embedding=(total[with_any] / count[with_any, None]).astype(np.float32),
+            region_id=data.region_id[here].astype(str),
+            embedding=(regions[here] / rows[here, None]).astype(np.float32),
+            expression=(mean[here] / rows[here]).astype(np.float32),
+            first_sample_id=data.sample_id[first][of].astype(str),
+            condition=condition_labels(data)[first][of].astype(str),
+            condition_embedding=(conditions[of] / rows_of[of, None]).astype(np.float32),
         )
 
 

@@ -20,6 +20,7 @@ from yeast_get.evaluation.output_tables import (
     write_predictions,
     write_tables,
 )
+from yeast_get.evaluation.question_plots import plot_embeddings
 from yeast_get.evaluation.scorecard import calibration_curve, measure
 from yeast_get.run_dir import RunDir, write_json
 
@@ -48,7 +49,9 @@ def evaluate(
     if task.save_predictions or task.test_mode == "predict":
         write_predictions(evaluation, predictions, run)
     if task.save_embeddings:
-        write_embeddings(evaluation, dataset, run)
+        write_embeddings(evaluation, y_pred, dataset, run)
+        figure = plot_embeddings(run.embeddings, run.embeddings_plot)
+        write_formats(figure, run.embeddings_plot, evaluation.settings.report.formats)
     if task.test_mode == "predict":
         return {}
     metrics, best_baseline = measure(evaluation, predictions)

@@ -6,7 +6,7 @@ import logging
 import os
 import platform
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,10 +28,12 @@ from yeast_get.evaluation import plots, report
 from yeast_get.evaluation.canvas import write_formats
 from yeast_get.evaluation.evaluation import Evaluation, choose_headline
 from yeast_get.evaluation.inference import autocast_dtype
+from yeast_get.evaluation.knockout import Knockout
 from yeast_get.evaluation.output_tables import part_counts, write_data_report, write_splits
 from yeast_get.evaluation.page import write_page
 from yeast_get.evaluation.rivals import Rivals
 from yeast_get.evaluation.scorecard import headline_lines, log_overlap
+from yeast_get.evaluation.sweep import Sweep
 from yeast_get.model.pretrained import LoadReport
 from yeast_get.model.yeast_model import Ensemble, YeastModel, YeastTransformer
 from yeast_get.run_dir import RunDir, write_json, write_text
@@ -299,6 +301,31 @@ def prepare_evaluation(
         seen=checkpoint.regions_seen(),
         batch_size=batch_size or settings.training.batch_size,
     )
+
+
+def evaluate_and_answer(
+    evaluation: Evaluation,
+    questions: Sequence[Sweep | Knockout],
+    checkpoint: Checkpoint,
+    run: RunDir,
+    command: str,
+) -> None:
+    """Score a table, answer the questions, say it in words, and put it on a page.
+
+    Args:
+        evaluation: From `prepare_evaluation`.
+        questions: From `read_questions`.
+        checkpoint: Of the model.
+        run: Where to write.
+        command: The command line, for the page.
+    """
+    metrics = report.evaluate(evaluation, run, tables=True, importance=True)
+    for question in questions:
+        question.answer(evaluation, run)
+    for line in headline_lines(metrics) if metrics else []:
+        log.info("%s", line)
+    if evaluation.settings.report.enabled:
+        write_page(run, evaluation.settings, checkpoint.summary(), command)
 
 
 def write_findings(described: dict[str, Any], data: ExpressionData, run: RunDir) -> None:
