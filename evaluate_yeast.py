@@ -11,7 +11,7 @@ from yeast_get.command_line import DEVICE_HELP, Command, log, run_command
 
 GROUPS = {
     "What most runs need": ["model", "data", "output", "device"],
-    "What is scored": ["split", "batch_size"],
+    "What is scored": ["split", "batch_size", "interpret"],
     "LoRA and GET": ["base", "export", "export_get"],
     "Settings": ["config", "overrides"],
     "Runs that exist already": ["overwrite"],
@@ -38,6 +38,7 @@ The two commands that most people need:
 @click.option(
     "--batch-size", type=click.IntRange(1), help="Windows per batch; does not change the answer."
 )
+@click.option("--interpret", is_flag=True, help="Attribute predictions to motifs, too.")
 @click.option(
     "--base", type=click.Path(), help="The pretrained file that an adapter.pth was trained from."
 )
@@ -72,6 +73,7 @@ def evaluate(
     device: str,
     split: str | None,
     batch_size: int | None,
+    interpret: bool,
     base: str | None,
     export: str | None,
     export_get: str | None,
@@ -99,7 +101,8 @@ def evaluate(
     where = choose_device(device)
     checkpoint = Checkpoint.load(model).with_base(base)
     _, schema, network = checkpoint.build()
-    settings = settings_for_evaluation(checkpoint.settings, config, overrides, {"data.path": data})
+    named = {"data.path": data, "task.interpret": interpret or None}
+    settings = settings_for_evaluation(checkpoint.settings, config, overrides, named)
     check_new_files([p for p in (export, export_get) if p], [model, base], overwrite)
     nothing_to_read = output is None and settings.data.path is None and not check
     exports_only = bool(export or export_get) and nothing_to_read
@@ -130,7 +133,7 @@ def evaluate(
     log_to_file(run.evaluate_log)
     export_model(checkpoint, export, export_get)
     write_findings(described, evaluation.data, run)
-    metrics = report.evaluate(evaluation, run, tables=True, interpret=True)
+    metrics = report.evaluate(evaluation, run, tables=True, importance=True)
     for line in headline_lines(metrics) if metrics else []:
         log.info("%s", line)
     log.info("done in %.0f s; everything is in %s", time.monotonic() - started, run.path)

@@ -17,10 +17,13 @@ _BOTH = (
     "metrics.json",
     "predictions.csv",
     "feature_importance.csv",
+    "feature_attributions.csv.gz",
+    "motif_condition_effects.csv",
     "embeddings.npz",
     "plots/scatter.png",
     "plots/residuals.png",
     "plots/feature_importance.png",
+    "plots/motif_conditions.png",
 )
 TRAIN_FILES = (
     "config.yaml",
@@ -78,11 +81,14 @@ class RunDir:
         self.metrics_by_condition = self.path / "metrics_by_condition.csv"
         self.metrics_by_region = self.path / "metrics_by_region.csv"
         self.importance = self.path / "feature_importance.csv"
+        self.attributions = self.path / "feature_attributions.csv.gz"
+        self.motif_conditions = self.path / "motif_condition_effects.csv"
         self.embeddings = self.path / "embeddings.npz"
         self.plots = self.path / "plots"
         self.scatter_plot = self.plots / "scatter.png"
         self.residuals_plot = self.plots / "residuals.png"
         self.importance_plot = self.plots / "feature_importance.png"
+        self.motif_conditions_plot = self.plots / "motif_conditions.png"
         self.history_plot = self.plots / "history.png"
         self.tensorboard = self.path / "tensorboard"
         self.train_log = self.path / "train.log"

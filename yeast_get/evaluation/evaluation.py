@@ -12,6 +12,7 @@ from yeast_get.data.expression_data import ExpressionData
 from yeast_get.data.features import FeatureSchema
 from yeast_get.data.splits import PART_NAMES, TEST, TRAIN, VAL
 from yeast_get.data.yeast_dataset import YeastDataset
+from yeast_get.evaluation.bootstrap import Resampler, choose_over
 from yeast_get.evaluation.rivals import Rivals
 from yeast_get.model.yeast_model import YeastModel
 
@@ -56,6 +57,14 @@ class Evaluation:
         if name == "all":
             return np.ones(len(self.part), dtype=bool)
         return self.part == PART_NAMES.index(name)
+
+    def resampler(self, wanted: np.ndarray) -> Resampler:
+        """Resamples of the observations [N] bool, drawing what is new to the model in them."""
+        sample = self.data.sample_index[wanted]
+        keys = (self.data.region_hash[self.data.region_index[wanted]], self.condition_key[sample])
+        known = self.baselines.means.knows(*keys)
+        over = choose_over(*known, *(len(np.unique(key)) for key in keys))
+        return Resampler(self.data.target[wanted], *keys, over)
 
     @property
     def trained_on(self) -> np.ndarray:

@@ -10,7 +10,9 @@ import numpy as np
 from yeast_get.data.expression_data import ExpressionData
 from yeast_get.errors import Problem, RunError
 from yeast_get.evaluation import plots
+from yeast_get.evaluation.attributions import attribute, condition_effects, top_rows
 from yeast_get.evaluation.evaluation import Evaluation
+from yeast_get.evaluation.heat_map import plot_motif_conditions
 from yeast_get.evaluation.importance import permutation_importance
 from yeast_get.evaluation.inference import predict
 from yeast_get.evaluation.output_tables import (
@@ -26,7 +28,7 @@ log = logging.getLogger(__name__)
 
 
 def evaluate(
-    evaluation: Evaluation, run: RunDir, *, tables: bool, interpret: bool
+    evaluation: Evaluation, run: RunDir, *, tables: bool, importance: bool
 ) -> dict[str, Any]:
     """Predict every row of the table, and write what the task asks for.
 
@@ -34,7 +36,7 @@ def evaluate(
         evaluation: Model and table.
         run: Where to write.
         tables: Whether to write the tables by condition and by region.
-        interpret: Whether to measure permutation importance.
+        importance: Whether to measure permutation importance.
 
     Returns:
         The content of `metrics.json`; empty with `task.test_mode: predict`.
@@ -50,6 +52,8 @@ def evaluate(
         write_predictions(evaluation, y_pred, run)
     if task.save_embeddings:
         write_embeddings(evaluation, dataset, run)
+    if task.interprets:
+        _interpret(evaluation, run)
     if task.test_mode == "predict":
         return {}
     metrics = measure(evaluation, y_pred)
@@ -64,24 +68,24 @@ def evaluate(
         plots.plot_scatter(run.predictions, run.scatter_plot, pictured)
         plots.plot_residuals(run.predictions, run.residuals_plot, pictured)
     held_out = evaluation.in_part(pictured) & evaluation.data.measured
-    if interpret and held_out.any():
-        importance = permutation_importance(
-            evaluation.model,
-            evaluation.data,
-            dataset,
-            evaluation.schema,
-            held_out,
-            rows=task.importance_rows,
-            repeats=task.importance_repeats,
-            batch_size=evaluation.batch_size,
-            seed=evaluation.settings.experiment.seed,
-            precision=precision,
-        )
-        write_csv(importance, run.importance)
+    if importance and held_out.any():
+        write_csv(permutation_importance(evaluation, held_out), run.importance)
         plots.plot_importance(run.importance, run.importance_plot)
-    elif interpret:
+    elif importance:
         log.info("importance was not measured: the %s part holds no measured value", pictured)
     return metrics
+
+
+def _interpret(evaluation: Evaluation, run: RunDir) -> None:
+    """What the predictions of the pictured part owe to each input of their regions."""
+    wanted = evaluation.in_part(evaluation.pictured)
+    if not wanted.any():
+        log.info("nothing was attributed: the %s part holds no row", evaluation.pictured)
+        return
+    attributed = attribute(evaluation, wanted)
+    write_csv(top_rows(evaluation, attributed), run.attributions)
+    write_csv(condition_effects(evaluation, attributed), run.motif_conditions)
+    plot_motif_conditions(run.motif_conditions, run.motif_conditions_plot)
 
 
 def _refuse_non_finite(data: ExpressionData, y_pred: np.ndarray) -> None:
