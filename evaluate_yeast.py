@@ -11,7 +11,7 @@ from yeast_get.command_line import DEVICE_HELP, QUESTIONS, Command, asking, log,
 
 GROUPS = {
     "What most runs need": ["model", "data", "output", "device"],
-    "What is scored": ["split", "batch_size"],
+    "What is scored": ["split", "batch_size", "interpret"],
     "Asking questions": list(QUESTIONS),
     "LoRA and GET": ["base", "export", "export_get"],
     "Settings": ["config", "overrides"],
@@ -39,6 +39,7 @@ The two commands that most people need:
 @click.option(
     "--batch-size", type=click.IntRange(1), help="Windows per batch; does not change the answer."
 )
+@click.option("--interpret", is_flag=True, help="Attribute predictions to motifs, too.")
 @asking
 @click.option(
     "--base", type=click.Path(), help="The pretrained file that an adapter.pth was trained from."
@@ -76,6 +77,7 @@ def evaluate(
     device: str,
     split: str | None,
     batch_size: int | None,
+    interpret: bool,
     questions: dict[str, Any],
     base: str | None,
     export: str | None,
@@ -107,7 +109,8 @@ def evaluate(
     where = choose_device(device)
     checkpoint = Checkpoint.load(model).with_base(base)
     _, schema, network = checkpoint.build()
-    settings = settings_for_evaluation(checkpoint.settings, config, overrides, {"data.path": data})
+    named = {"data.path": data, "task.interpret": interpret or None}
+    settings = settings_for_evaluation(checkpoint.settings, config, overrides, named)
     check_new_files([p for p in (export, export_get) if p], [model, base], overwrite)
     nothing_to_read = output is None and settings.data.path is None and not check and not questions
     exports_only = bool(export or export_get) and nothing_to_read

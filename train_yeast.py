@@ -13,7 +13,7 @@ from yeast_get.command_line import DEVICE_HELP, Command, log, run_command
 
 GROUPS = {
     "What most runs need": ["config", "data", "output", "device"],
-    "Settings": ["overrides"],
+    "Settings": ["overrides", "interpret"],
     "Runs that exist already": ["resume", "overwrite"],
     "Looking without training": ["check", "debug"],
 }
@@ -32,6 +32,7 @@ The two commands that most people need:
     "--set", "overrides", multiple=True, metavar="SECTION.KEY=VALUE",
     help="Override one key of the YAML; may be repeated.",
 )  # fmt: skip
+@click.option("--interpret", is_flag=True, help="Importance and attributions after training.")
 @click.option("--check", is_flag=True, help="Read and report everything, then stop.")
 @click.option("--resume", is_flag=True, help="Continue the run in --output.")
 @click.option("--overwrite", is_flag=True, help="Replace the run in --output.")
@@ -52,6 +53,7 @@ def train(
     output: str | None,
     device: str,
     overrides: tuple[str, ...],
+    interpret: bool,
     check: bool,
     resume: bool,
     overwrite: bool,
@@ -66,7 +68,8 @@ def train(
     from yeast_get.run_dir import TRAIN_FILES, RunDir
 
     started = time.monotonic()
-    settings = load_settings(config, overrides, {"data.path": data})
+    named = {"data.path": data, "task.interpret": interpret or None}
+    settings = load_settings(config, overrides, named)
     where = choose_device(device)
     if not check and output is None:
         raise RunError(Problem("no run folder is named", "give --output"))

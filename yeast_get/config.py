@@ -300,6 +300,11 @@ class TaskConfig(Section):
     save_predictions: bool = True
     save_embeddings: bool = False
 
+    @property
+    def interprets(self) -> bool:
+        """Whether the task asks for attributions."""
+        return self.interpret or self.test_mode == "interpret"
+
 
 class ReportConfig(Section):
     """`report`: the page and the pictures."""

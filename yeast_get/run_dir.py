@@ -18,6 +18,8 @@ _BOTH = (
     "predictions.csv",
     "calibration.csv",
     "feature_importance.csv",
+    "feature_attributions.csv.gz",
+    "motif_condition_effects.csv",
     "embeddings.npz",
     "plots/scatter.png",
     "plots/residuals.png",
@@ -26,6 +28,7 @@ _BOTH = (
     "plots/calibration.png",
     "report.html",
     "plots/embeddings.png",
+    "plots/motif_conditions.png",
 )
 TRAIN_FILES = (
     "config.yaml",
@@ -97,6 +100,8 @@ class RunDir:
         self.metrics_by_region = self.path / "metrics_by_region.csv"
         self.importance = self.path / "feature_importance.csv"
         self.calibration = self.path / "calibration.csv"
+        self.attributions = self.path / "feature_attributions.csv.gz"
+        self.motif_conditions = self.path / "motif_condition_effects.csv"
         self.embeddings = self.path / "embeddings.npz"
         self.sweep = self.path / "sweep.csv"
         self.knockout = self.path / "knockout.csv"
@@ -110,6 +115,7 @@ class RunDir:
         self.embeddings_plot = self.plots / "embeddings.png"
         self.sweep_plot = self.plots / "sweep.png"
         self.knockout_plot = self.plots / "knockout.png"
+        self.motif_conditions_plot = self.plots / "motif_conditions.png"
         self.history_plot = self.plots / "history.png"
         self.report = self.path / "report.html"
         self.tensorboard = self.path / "tensorboard"

@@ -181,6 +181,35 @@ def test_what_was_planted_leads_the_importance(example):
     assert set(order["feature"][: len(PLANTED)]) == PLANTED
 
 
+@pytest.mark.slow
+def test_the_heat_map_shows_when_each_planted_motif_acts(example):
+    """The rule of input/README.md: GCN4 in SC, HSF1 above 30 °C, YAP1 with H2O2, MSN2 with both."""
+    folder = example / "example_interpret"
+    table = pd.read_csv(folder / "motif_condition_effects.csv")
+    effects = table.pivot(index="factor", columns="condition", values="effect")
+    effects.index = effects.index.str.split(".").str[-1]
+    labels = effects.columns
+    heat = labels.str.contains("37 °C|42 °C")
+    h2o2, sc = labels.str.contains("H2O2"), labels.str.contains("SC")
+    strong = labels.str.contains("H2O2 (?:400 µM|1.5 mM|5 mM)")
+    assert (heat.sum(), h2o2.sum(), sc.sum(), strong.sum()) == (3, 6, 3, 4)
+    for factor, acts, where in (("HSF1", heat, heat), ("YAP1", h2o2, strong), ("GCN4", sc, sc)):
+        effect = effects.loc[factor]
+        assert effect[acts].min() > effect[~acts].abs().max(), factor
+        assert effect[where].min() > 0.4
+        assert effect[~acts].abs().max() < 0.25
+    assert (
+        effects.loc["MSN2", strong | heat].min() > effects.loc["MSN2", ~(h2o2 | heat)].max() + 0.1
+    )
+    always = effects.loc[["RAP1", "UME6"]].abs()
+    planted = {each.split(".")[-1] for each in PLANTED if each.startswith("MA")}
+    decoys = effects.drop(index=list(planted)).abs().max().max()
+    assert always.min().min() > decoys
+    for factor, acts in (("HSF1", heat), ("YAP1", strong), ("GCN4", sc)):
+        assert effects.loc[factor, acts].min() > decoys
+    assert (folder / "plots" / "motif_conditions.png").exists()
+
+
 def test_the_chinese_readme_has_the_same_commands(root):
     assert bash_blocks(root / "README.md") == bash_blocks(root / "README.zh-CN.md")
     assert bash_blocks(root / "README.md")

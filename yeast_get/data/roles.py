@@ -29,6 +29,9 @@ from yeast_get.data.tables import ACCESSIBILITY_HEADERS, REGION_ID_HEADERS, SAMP
 MOTIF_PATTERN = re.compile(
     r"^(MA\d{4}\.\d+([._].*)?|.+_MA\d{4}\.\d+|motif_.+|virtual_motif_.+)$", re.IGNORECASE
 )
+_FACTOR = re.compile(
+    r"^(?P<matrix>MA\d{4})\.\d+([._](?P<after>.+))?$|^(?P<before>.+)_MA\d{4}\.\d+$", re.IGNORECASE
+)
 TARGET_HEADERS = ("target", "expression", "表达量")
 STRAND_TARGET_HEADERS = ("target_plus", "target_minus")
 REGION_HEADERS = {
@@ -137,6 +140,31 @@ def assign_roles(
 def matches(column: str, patterns: Sequence[str]) -> bool:
     """Whether a column is named by, or matches, one of the patterns of the YAML."""
     return any(column == pattern or fnmatchcase(column, pattern) for pattern in patterns)
+
+
+def factor_groups(motifs: Sequence[str]) -> dict[str, list[int]]:
+    """Motif columns by the transcription factor whose binding they score.
+
+    JASPAR's names carry the factor (`MA0265.1.ABF1`, `ABF1_MA0265.3`; a dimer such as `CBF1::X` is
+    a factor of its own), or at least the matrix, whose versions belong together. Any other name is
+    its own factor.
+
+    Args:
+        motifs: Names of M columns.
+
+    Returns:
+        Places of the columns by factor, in the order of the first; a factor of one column has
+        the column's own name.
+    """
+    groups: dict[str, list[int]] = {}
+    for at, name in enumerate(motifs):
+        found = _FACTOR.match(name)
+        factor = found and (found["after"] or found["before"] or found["matrix"])
+        groups.setdefault(factor.upper() if factor else name, []).append(at)
+    return {
+        factor if len(columns) > 1 else motifs[columns[0]]: columns
+        for factor, columns in groups.items()
+    }
 
 
 class _Left:

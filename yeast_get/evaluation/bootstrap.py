@@ -66,6 +66,8 @@ class Resampler:
 
     Attributes:
         reason: Why there are no intervals, None where there are.
+        regions: How many there are.
+        conditions: Likewise.
     """
 
     def __init__(
@@ -87,7 +89,7 @@ class Resampler:
         conditions, condition = np.unique(np.asarray(condition)[row], return_inverse=True)
         self._region = region * self._strands + strand  # strands are never mixed in a group
         self._condition = condition * self._strands + strand
-        self._shape = (len(regions), len(conditions))
+        self.regions, self.conditions = self._shape = (len(regions), len(conditions))
         self.over, self.resamples, self._seed = over, resamples, seed
         drawn = {"regions": [len(regions)], "conditions": [len(conditions)]}
         fewest = min(drawn.get(over, [len(regions), len(conditions)]))
@@ -132,6 +134,27 @@ class Resampler:
         sums["uv"] = self._table(self._ranks * ranks)
         blocks = [self._block(sums, weights) for weights in self._weights()]
         return {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]}
+
+    def pearson(self, y_pred: np.ndarray) -> np.ndarray:
+        """Pooled Pearson's r alone, of many predictions at once: [K,resamples], NaN if undefined.
+
+        Args:
+            y_pred: [K,n] or [K,n,T], K predictions, finite.
+
+        Raises:
+            ValueError: As `scores`.
+        """
+        if self.reason is not None:
+            raise ValueError(self.reason)
+        pred = np.reshape(y_pred, (-1, *self._measured.shape))[:, self._measured] - self._center
+        t = self._true - self._center
+        blocks = []
+        for of_region, of_condition in self._weights():
+            drawn = of_region[self._region] * of_condition[self._condition]  # [rows,k]
+            sums = {"n": drawn.sum(axis=0), "t": t @ drawn, "tt": t**2 @ drawn}
+            sums |= {"p": pred @ drawn, "pp": pred**2 @ drawn, "tp": pred @ (t[:, None] * drawn)}
+            blocks.append(_correlation(sums, "t", "p"))
+        return np.concatenate(blocks, axis=1)
 
     def _table(self, values: np.ndarray) -> Any:
         """Sums by region and strand, and condition and strand [R*T,C*T]."""

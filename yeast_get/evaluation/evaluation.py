@@ -13,6 +13,7 @@ from yeast_get.data.features import FeatureSchema
 from yeast_get.data.seen_regions import SeenRegions
 from yeast_get.data.splits import PART_NAMES, TEST, TRAIN, VAL
 from yeast_get.data.yeast_dataset import YeastDataset
+from yeast_get.evaluation.bootstrap import Resampler, choose_over
 from yeast_get.evaluation.conformal import LEVEL, Calibration
 from yeast_get.evaluation.inference import in_input_units, predict_members
 from yeast_get.evaluation.rivals import Rivals
@@ -103,6 +104,14 @@ class Evaluation:
         if self.schema.target_transform != "none" or self.settings.model.head.kind == "get":
             low = np.maximum(low, 0)  # such targets are never below
         return low, high
+
+    def resampler(self, wanted: np.ndarray) -> Resampler:
+        """Resamples of the observations [N] bool, drawing what is new to the model in them."""
+        sample = self.data.sample_index[wanted]
+        keys = (self.data.region_hash[self.data.region_index[wanted]], self.condition_key[sample])
+        known = self.baselines.means.knows(*keys)
+        over = choose_over(*known, *(len(np.unique(key)) for key in keys))
+        return Resampler(self.data.target[wanted], *keys, over)
 
     @property
     def trained_on(self) -> np.ndarray:

@@ -1,8 +1,9 @@
 """Permutation importance: how much the score drops when one input is shuffled.
 
 A region feature is shuffled among the regions of the table, a condition field among its samples,
-and the score is taken on held-out observations. The idea is Breiman's (2001), as scikit-learn
-implements it for plain matrices; here the two factors of the table are shuffled apart.
+and the score is taken on held-out observations. The motif columns of one transcription factor are
+shuffled together, since each would stand in for the others. The idea is Breiman's (2001), as
+scikit-learn implements it for plain matrices; here the two factors of the table are shuffled apart.
 """
 
 from __future__ import annotations
@@ -16,12 +17,13 @@ import pandas as pd
 import torch
 
 from yeast_get.data.conditions import stable_hash
-from yeast_get.data.expression_data import ExpressionData
 from yeast_get.data.features import FeatureSchema
+from yeast_get.data.roles import factor_groups
 from yeast_get.data.yeast_dataset import YeastDataset
+from yeast_get.evaluation.bootstrap import Resampler, interval
+from yeast_get.evaluation.evaluation import Evaluation
 from yeast_get.evaluation.inference import run
 from yeast_get.evaluation.metrics import score
-from yeast_get.model.yeast_model import Ensemble, YeastModel
 
 log = logging.getLogger(__name__)
 
@@ -29,64 +31,73 @@ POSITIVE = 2**63 - 1
 """Bits of a hash that a seed takes."""
 
 
-def permutation_importance(
-    model: YeastModel | Ensemble,
-    data: ExpressionData,
-    dataset: YeastDataset,
-    schema: FeatureSchema,
-    wanted: np.ndarray,
-    *,
-    rows: int,
-    repeats: int,
-    batch_size: int,
-    seed: int,
-    precision: str = "fp32",
-) -> pd.DataFrame:
-    """Drop in pooled Pearson r on at most `rows` of the wanted observations, per input.
+def permutation_importance(evaluation: Evaluation, wanted: np.ndarray) -> pd.DataFrame:
+    """Drop in pooled Pearson r on at most `task.importance_rows` observations, per input.
+
+    The motif columns of one transcription factor are one input. The interval is of the drop
+    averaged over the repeats; it draws what is new to the model (see `Evaluation.resampler`), the
+    same for the whole input and the shuffled ones.
 
     Args:
-        model: The model.
-        data: The table.
-        dataset: Of that table, without augmentation. Its inputs are given back as they were; the
+        evaluation: Model and table. The inputs of its dataset are given back as they were; the
             observations that it goes through are others.
-        schema: The schema.
-        wanted: [N] bool, the held-out observations.
-        rows: Observations to score on, drawn at random (whole windows).
-        repeats: Shuffles per input.
-        batch_size: Windows per batch.
-        seed: Seed of the draws; the order of the inputs does not matter.
-        precision: As in `training.precision`.
+        wanted: [N] bool, the held-out observations; those to score on are drawn at random (whole
+            windows).
 
     Returns:
-        feature, kind, importance_mean, importance_std and importance_1..K, largest first; NaN
-        where a score is not defined.
+        feature, kind, columns (how many of the table are shuffled together), importance_mean,
+        importance_std (over the repeats), importance_low and importance_high (95 %), and
+        importance_1..K, largest first; NaN where a score is not defined.
     """
-    dataset.use(_some(dataset, wanted & data.measured, rows, np.random.default_rng(seed)))
+    data, dataset, schema = evaluation.data, evaluation.dataset, evaluation.schema
+    task, seed = evaluation.settings.task, evaluation.settings.experiment.seed
+    precision, repeats = evaluation.settings.training.precision, task.importance_repeats
+    rng = np.random.default_rng(seed)
+    dataset.use(_some(dataset, wanted & data.measured, task.importance_rows, rng))
     measured = dataset.wanted.cpu().numpy()
-    y_true = data.target[measured]
 
-    def pearson() -> float:
-        y_pred = schema.to_input_units(run(model, dataset, batch_size, precision)[measured])
-        value = score(y_true, y_pred)["pearson"]
-        return np.nan if value is None else value
+    def predict() -> np.ndarray:
+        y_model = run(evaluation.model, dataset, evaluation.batch_size, precision)
+        return schema.to_input_units(y_model[measured])
 
-    whole = pearson()
-    table = []
-    for name, kind, tensors in _inputs(dataset, schema):
-        drops = []
-        for k in range(repeats if _varies(tensors) else 0):
+    inputs = _inputs(dataset, schema)
+    varies = np.array([_varies(tensors) for *_, tensors in inputs], dtype=bool)
+    y_pred = [predict()]
+    for (name, _, _, tensors), here in zip(inputs, varies, strict=True):
+        for k in range(repeats if here else 0):
             with _shuffled(tensors, np.random.default_rng([seed, stable_hash(name) & POSITIVE, k])):
-                drops.append(whole - pearson())
-        drops = drops or [whole - whole] * repeats  # constant: shuffling changes nothing
-        table.append([name, kind, float(np.mean(drops)), float(np.std(drops)), *drops])
-    names = ["feature", "kind", "importance_mean", "importance_std"]
-    names += [f"importance_{k + 1}" for k in range(repeats)]
-    frame = pd.DataFrame(table, columns=names)
+                y_pred.append(predict())
+    pearson = [score(data.target[measured], each)["pearson"] for each in y_pred]
+    r = np.array(pearson, dtype=np.float64)  # NaN where undefined
+    drops = np.full((len(inputs), repeats), r[0] - r[0])  # constant: shuffling changes nothing
+    drops[varies] = r[0] - r[1:].reshape(-1, repeats)
+    ends = np.repeat(drops[:, :1] * 0, 2, axis=1)
+    ends[varies] = _intervals(evaluation.resampler(measured), np.stack(y_pred), repeats)
+    frame = pd.DataFrame([each[:3] for each in inputs], columns=["feature", "kind", "columns"])
+    frame["importance_mean"], frame["importance_std"] = drops.mean(axis=1), drops.std(axis=1)
+    frame["importance_low"], frame["importance_high"] = ends.T
+    frame[[f"importance_{k + 1}" for k in range(repeats)]] = drops
     undefined = int(frame["importance_mean"].isna().sum())
     if undefined:
         log.info("importance of %d of %d inputs is undefined: Pearson r on these %d rows is not "
-                 "defined", undefined, len(frame), len(y_true))  # fmt: skip
+                 "defined", undefined, len(frame), int(measured.sum()))  # fmt: skip
     return frame.sort_values("importance_mean", ascending=False, kind="stable", ignore_index=True)
+
+
+def _intervals(resampler: Resampler, y_pred: np.ndarray, repeats: int) -> np.ndarray:
+    """95 % intervals [V,2] of the drops of V inputs, NaN where there are none.
+
+    Args:
+        resampler: Of the scored rows [n].
+        y_pred: [1 + V * repeats,n,T], the predictions of the whole input first.
+        repeats: Shuffles per input.
+    """
+    if resampler.reason is not None:
+        log.info("no intervals of importance: %s", resampler.reason)
+        return np.full(((len(y_pred) - 1) // repeats, 2), np.nan)
+    drawn = resampler.pearson(y_pred)
+    drops = drawn[0] - drawn[1:].reshape(-1, repeats, resampler.resamples).mean(axis=1)
+    return np.array([interval(each) or (np.nan, np.nan) for each in drops]).reshape(-1, 2)
 
 
 Columns = list[tuple[torch.Tensor, list[int]]]
@@ -126,24 +137,32 @@ def _some(
     return mask
 
 
-def _inputs(dataset: YeastDataset, schema: FeatureSchema) -> list[tuple[str, str, Columns]]:
-    """Name, kind, and the columns of the dataset's tensors that hold it, per input."""
-    out: list[tuple[str, str, Columns]] = []
-    names = [*schema.motif_names, *schema.region_feature_names]
-    presence = {j: len(names) + i for i, j in enumerate(schema.with_presence)}
-    for j, name in enumerate(names):
-        kind = "motif" if j < len(schema.motif_names) else "region feature"
-        columns = [j, presence[j]] if j in presence else [j]
-        out.append((name, kind, [(dataset.motif, columns)]))
+def _inputs(dataset: YeastDataset, schema: FeatureSchema) -> list[tuple[str, str, int, Columns]]:
+    """Per input: name, kind, how many columns of the table it is, and where the tensors hold it."""
+    out: list[tuple[str, str, int, Columns]] = []
+    first_presence = len(schema.motif_names) + len(schema.region_feature_names)
+    presence = {j: first_presence + i for i, j in enumerate(schema.with_presence)}
+
+    def region_input(name: str, kind: str, columns: list[int]) -> None:
+        bits = [presence[j] for j in columns if j in presence]
+        out.append((name, kind, len(columns), [(dataset.motif, columns + bits)]))
+
+    for factor, columns in factor_groups(schema.motif_names).items():
+        region_input(factor, "motif", columns)
+    for j, name in enumerate(schema.region_feature_names, len(schema.motif_names)):
+        region_input(name, "region feature", [j])
     if schema.accessibility is not None:
         columns = list(range(dataset.accessibility.shape[-1]))
-        out.append(("accessibility", "accessibility", [(dataset.accessibility, columns)]))
+        out.append(("accessibility", "accessibility", 1, [(dataset.accessibility, columns)]))
     for j, each in enumerate(schema.numbers):
         pair = [(dataset.number, [j]), (dataset.present, [j])]
-        out.append((each["name"], "condition", pair))
+        out.append((each["name"], "condition", 1, pair))
     for j, name in enumerate(schema.categories):
-        out.append((name, "condition", [(dataset.category, [j])]))
+        out.append((name, "condition", 1, [(dataset.category, [j])]))
     for j, (name, dose) in enumerate(schema.drugs.items()):
-        both = name if dose is None else f"{name} and {dose}"
-        out.append((both, "condition", [(dataset.drug, [j]), (dataset.dose, [j])]))
+        pair = [(dataset.drug, [j]), (dataset.dose, [j])]
+        if dose is None:
+            out.append((name, "condition", 1, pair))
+        else:
+            out.append((f"{name} and {dose}", "condition", 2, pair))
     return out

@@ -170,9 +170,11 @@ def _repeated(values: np.ndarray, index: np.ndarray) -> pd.Categorical:
 
 
 def write_csv(frame: pd.DataFrame, path: Path) -> None:
-    """Write a table atomically, numbers to nine digits."""
+    """Write a table atomically, numbers to nine digits; compressed where its name ends in .gz."""
+    gzip = {"method": "gzip", "mtime": 0}  # the same bytes at any time
     with atomic(path) as temporary:
-        frame.to_csv(temporary, index=False, float_format="%.9g")
+        compression = gzip if path.suffix == ".gz" else None
+        frame.to_csv(temporary, index=False, float_format="%.9g", compression=compression)
 
 
 def part_counts(part: np.ndarray) -> dict[str, int]:

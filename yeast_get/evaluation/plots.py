@@ -148,11 +148,12 @@ def plot_residuals(predictions_csv: str | Path, png: str | Path, part: str) -> F
 
 
 def plot_importance(importance_csv: str | Path, png: str | Path, top: int = 20) -> Figure:
-    """The features whose shuffling costs most, as bars with their standard deviation.
+    """The features whose shuffling costs most, as bars with their 95 % interval.
 
     Args:
         importance_csv: The run's feature_importance.csv, with the columns feature, kind,
-            importance_mean and importance_std.
+            importance_mean, importance_low and importance_high; a bar without an interval has
+            no whiskers.
         png: The picture to write.
         top: How many features to show.
 
@@ -161,11 +162,11 @@ def plot_importance(importance_csv: str | Path, png: str | Path, top: int = 20) 
     """
     from matplotlib.patches import Patch
 
-    columns = ["feature", "kind", "importance_mean", "importance_std"]
-    types = {"feature": str, "kind": str, "importance_mean": float, "importance_std": float}
+    values = ("importance_mean", "importance_low", "importance_high")
+    types: dict[str, type] = {"feature": str, "kind": str, **dict.fromkeys(values, float)}
     # a feature may be called NA: only blank means blank
     table = read_columns(
-        importance_csv, columns, dtype=types, keep_default_na=False, na_values=[""]
+        importance_csv, list(types), dtype=types, keep_default_na=False, na_values=[""]
     )
     table = table[np.isfinite(table["importance_mean"])]
     shown = table.sort_values("importance_mean", ascending=False, kind="stable").head(top)
@@ -176,13 +177,12 @@ def plot_importance(importance_csv: str | Path, png: str | Path, top: int = 20) 
     place = np.arange(len(shown))
     colours = [KIND_COLOURS.get(kind, OTHER_COLOUR) for kind in shown["kind"]]
     axes.barh(place, shown["importance_mean"], color=colours)
-    spread = shown["importance_std"].fillna(0.0)
-    axes.errorbar(
-        shown["importance_mean"], place, xerr=spread, fmt="none", ecolor="black", capsize=3
-    )
+    axes.hlines(place, shown["importance_low"], shown["importance_high"], color="black")
     axes.axvline(0, color="black", linewidth=0.8)
     axes.set_yticks(place, [shorten(name) for name in shown["feature"]], parse_math=False)
-    axes.set(ylim=(len(shown) - 0.4, -0.6), xlabel="drop in Pearson r when shuffled")
+    axes.set(
+        ylim=(len(shown) - 0.4, -0.6), xlabel="drop in Pearson r when shuffled (95 % interval)"
+    )
     axes.set_title(f"Permutation importance: {len(shown)} of {len(table)} features")
     kinds = dict(zip(shown["kind"], colours, strict=True))
     order = [kind for kind in KIND_COLOURS if kind in kinds]

@@ -10,9 +10,11 @@ import numpy as np
 from yeast_get.data.expression_data import ExpressionData
 from yeast_get.errors import Problem, RunError
 from yeast_get.evaluation import plots
+from yeast_get.evaluation.attributions import attribute, condition_effects, top_rows
 from yeast_get.evaluation.canvas import write_formats
 from yeast_get.evaluation.condition_plots import plot_conditions, plot_residuals_by_condition
 from yeast_get.evaluation.evaluation import Evaluation
+from yeast_get.evaluation.heat_map import plot_motif_conditions
 from yeast_get.evaluation.importance import permutation_importance
 from yeast_get.evaluation.output_tables import (
     write_csv,
@@ -28,7 +30,7 @@ log = logging.getLogger(__name__)
 
 
 def evaluate(
-    evaluation: Evaluation, run: RunDir, *, tables: bool, interpret: bool
+    evaluation: Evaluation, run: RunDir, *, tables: bool, importance: bool
 ) -> dict[str, Any]:
     """Predict every row of the table, and write what the task asks for.
 
@@ -36,12 +38,12 @@ def evaluate(
         evaluation: Model and table.
         run: Where to write.
         tables: Whether to write the tables by condition and by region.
-        interpret: Whether to measure permutation importance.
+        importance: Whether to measure permutation importance.
 
     Returns:
         The content of `metrics.json`; empty with `task.test_mode: predict`.
     """
-    task, precision = evaluation.settings.task, evaluation.settings.training.precision
+    task = evaluation.settings.task
     dataset = evaluation.dataset
     predictions = evaluation.predict()
     y_pred = predictions.y_pred
@@ -52,6 +54,8 @@ def evaluate(
         write_embeddings(evaluation, y_pred, dataset, run)
         figure = plot_embeddings(run.embeddings, run.embeddings_plot)
         write_formats(figure, run.embeddings_plot, evaluation.settings.report.formats)
+    if task.interprets:
+        _interpret(evaluation, run)
     if task.test_mode == "predict":
         return {}
     metrics, best_baseline = measure(evaluation, predictions)
@@ -67,23 +71,11 @@ def evaluate(
                  "not mixed with others", pictured)  # fmt: skip
     _draw_plots(evaluation, run, metrics)
     held_out = evaluation.in_part(pictured) & evaluation.data.measured
-    if interpret and held_out.any():
-        importance = permutation_importance(
-            evaluation.model,
-            evaluation.data,
-            dataset,
-            evaluation.schema,
-            held_out,
-            rows=task.importance_rows,
-            repeats=task.importance_repeats,
-            batch_size=evaluation.batch_size,
-            seed=evaluation.settings.experiment.seed,
-            precision=precision,
-        )
-        write_csv(importance, run.importance)
+    if importance and held_out.any():
+        write_csv(permutation_importance(evaluation, held_out), run.importance)
         figure = plots.plot_importance(run.importance, run.importance_plot)
         write_formats(figure, run.importance_plot, evaluation.settings.report.formats)
-    elif interpret:
+    elif importance:
         log.info("importance was not measured: the %s part holds no measured value", pictured)
     return metrics
 
@@ -108,6 +100,19 @@ def _draw_plots(evaluation: Evaluation, run: RunDir, metrics: dict[str, Any]) ->
         drawn.append((plots.plot_calibration(run.calibration, png), png))
     for figure, png in drawn:
         write_formats(figure, png, evaluation.settings.report.formats)
+
+
+def _interpret(evaluation: Evaluation, run: RunDir) -> None:
+    """What the predictions of the pictured part owe to each input of their regions."""
+    wanted = evaluation.in_part(evaluation.pictured)
+    if not wanted.any():
+        log.info("nothing was attributed: the %s part holds no row", evaluation.pictured)
+        return
+    attributed = attribute(evaluation, wanted)
+    write_csv(top_rows(evaluation, attributed), run.attributions)
+    write_csv(condition_effects(evaluation, attributed), run.motif_conditions)
+    figure = plot_motif_conditions(run.motif_conditions, run.motif_conditions_plot)
+    write_formats(figure, run.motif_conditions_plot, evaluation.settings.report.formats)
 
 
 def _refuse_non_finite(data: ExpressionData, y_pred: np.ndarray) -> None:

@@ -15,7 +15,7 @@ from yeast_get.data.features import FeatureSchema
 from yeast_get.data.findings import counted
 from yeast_get.data.splits import PART_NAMES, TRAIN, UNUSED
 from yeast_get.evaluation.baselines import compare
-from yeast_get.evaluation.bootstrap import RESAMPLES, Resampler, choose_over, interval
+from yeast_get.evaluation.bootstrap import RESAMPLES, interval
 from yeast_get.evaluation.conformal import LEVEL, LEVELS
 from yeast_get.evaluation.evaluation import Evaluation, Predictions
 from yeast_get.evaluation.metrics import summarise
@@ -225,16 +225,17 @@ class _Judged:
     """
 
     def __init__(self, evaluation: Evaluation, wanted: np.ndarray, condition: np.ndarray) -> None:
-        data, fitted = evaluation.data, evaluation.baselines
+        data = evaluation.data
         self._y_true, self._condition = data.target[wanted], condition
         self._region = data.region_index[wanted]
-        keys = (data.region_hash[self._region], evaluation.condition_key[data.sample_index[wanted]])
-        known = fitted.means.knows(*keys)
-        sizes = {"regions": len(np.unique(keys[0])), "conditions": len(np.unique(keys[1]))}
-        over = choose_over(*known, sizes["regions"], sizes["conditions"])
-        self._resampler = Resampler(self._y_true, *keys, over)
+        self._resampler = evaluation.resampler(wanted)
         self._drawn: dict[str, np.ndarray] = {}
-        self.intervals: dict[str, Any] = {"over": over, **sizes, "resamples": RESAMPLES}
+        self.intervals: dict[str, Any] = {
+            "over": self._resampler.over,
+            "regions": self._resampler.regions,
+            "conditions": self._resampler.conditions,
+            "resamples": RESAMPLES,
+        }
         if self._resampler.reason is not None:
             self.intervals = {"over": None, "reason": self._resampler.reason}
 

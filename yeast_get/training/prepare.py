@@ -234,7 +234,7 @@ def train_and_test(
             ),
             run,
             tables=False,
-            interpret=settings.task.interpret or settings.task.test_mode == "interpret",
+            importance=settings.task.interprets,
         )
     for line in headline_lines(metrics) if metrics else []:
         log.info("%s", line)

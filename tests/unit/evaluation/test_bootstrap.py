@@ -156,3 +156,12 @@ def test_intervals_cover_the_truth(over):
         low, high = interval(resampler.scores(pred.reshape(-1))["pearson"])
         covered += low <= true_r <= high
     assert 0.90 <= covered / tables <= 0.99
+
+
+@pytest.mark.parametrize("over", ["regions", "conditions", "both"])
+def test_pearson_alone_is_that_of_all_scores_on_the_same_resamples(over):
+    true, pred, region, condition = table(2, strands=2, gaps=0.2)
+    resampler = Resampler(true, region, condition, over, resamples=150)
+    many = np.stack([pred, -pred, 2 + pred**2, np.ones_like(pred)])
+    for one, got in zip(many, resampler.pearson(many), strict=True):
+        np.testing.assert_allclose(got, resampler.scores(one)["pearson"], atol=1e-12)

@@ -204,10 +204,11 @@ def importance_table(features=30):
     names += ["x" * 80, "NA", "培养基 $a_1$", "undefined"]
     table = pd.DataFrame({"feature": names, "kind": "motif"})
     table["importance_mean"] = np.random.default_rng(0).normal(0.01, 0.01, features)
-    table["importance_std"] = 0.002
     table["repeat_1"] = 0.0
     table.loc[features - 4 :, "kind"] = ["region feature", "accessibility", "condition", "new kind"]
     table.loc[features - 4 :, "importance_mean"] = [0.2, 0.3, 0.4, np.nan]
+    table["importance_low"] = table["importance_mean"] - 0.002
+    table["importance_high"] = table["importance_mean"] + 0.005
     return table
 
 
@@ -220,7 +221,7 @@ def test_importance_shows_the_largest_on_top(tmp_path, png):
     assert len(widths) == 10
     assert widths == sorted(widths, reverse=True)
     assert axes.get_ylim()[0] > axes.get_ylim()[1]  # the first bar is the top one
-    assert axes.get_xlabel() == "drop in Pearson r when shuffled"
+    assert axes.get_xlabel() == "drop in Pearson r when shuffled (95 % interval)"
     labels = [label.get_text() for label in axes.get_yticklabels()]
     assert labels[:2] == ["培养基 $a_1$", "NA"]
     assert labels[2] == canvas.shorten("x" * 80)
@@ -228,11 +229,14 @@ def test_importance_shows_the_largest_on_top(tmp_path, png):
     assert [text.get_text() for text in legend.get_texts()] == list(plots.KIND_COLOURS)
     assert to_hex(axes.patches[0].get_facecolor()).upper() == plots.KIND_COLOURS["condition"]
     assert "10 of 29" in axes.get_title()
-    assert len(axes.containers) == 2  # bars and error bars
+    (whiskers,) = axes.collections
+    for bar, ((low, _), (high, _)) in zip(axes.patches, whiskers.get_segments(), strict=True):
+        assert (low, high) == pytest.approx((bar.get_width() - 0.002, bar.get_width() + 0.005))
 
 
-def test_importance_with_fewer_features_than_asked_an_unknown_kind_and_no_spread(tmp_path, png):
-    row = {"feature": "a", "kind": "new", "importance_mean": -0.1, "importance_std": np.nan}
+def test_importance_with_fewer_features_than_asked_an_unknown_kind_and_no_interval(tmp_path, png):
+    row = {"feature": "a", "kind": "new", "importance_mean": -0.1}
+    row |= {"importance_low": np.nan, "importance_high": np.nan}
     pd.DataFrame([row]).to_csv(tmp_path / "i.csv", index=False)
     (axes,) = plots.plot_importance(tmp_path / "i.csv", png).axes
     written(png)
