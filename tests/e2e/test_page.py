@@ -117,7 +117,7 @@ def test_language_formats_and_no_page(train, evaluate, table_path):
     names = {path.name for path in (run / "plots").iterdir()}
     assert names == {
         f"{name}.{kind}"
-        for name in ("scatter", "residuals", "residuals_by_condition", "history")
+        for name in ("scatter", "residuals", "residuals_by_condition", "history", "calibration")
         for kind in ("png", "pdf")
     }
     folder = evaluate(run, table_path, "--set", "report.enabled=true")

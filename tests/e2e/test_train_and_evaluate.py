@@ -37,13 +37,13 @@ def test_a_run_and_its_evaluation_write_what_the_readme_says(train, evaluate, ta
     run = train(table_path)
     assert {path.name for path in run.iterdir()} == TRAIN_FILES
     assert {p.name for p in (run / "plots").iterdir()} == {
-        "scatter.png", "residuals.png", "residuals_by_condition.png", "history.png",
+        "scatter.png", "residuals.png", "residuals_by_condition.png", "history.png", "calibration.png",
     }  # fmt: skip
     folder = evaluate(run, table_path)
     assert {path.name for path in folder.iterdir()} == EVALUATE_FILES
     assert {p.name for p in (folder / "plots").iterdir()} == {
         "scatter.png", "residuals.png", "residuals_by_condition.png", "conditions.png",
-        "feature_importance.png",
+        "feature_importance.png", "calibration.png",
     }  # fmt: skip
     rows = read(folder, "predictions.csv")
     assert rows["row"].tolist() == list(range(2, len(table) + 2))
@@ -264,6 +264,37 @@ def test_a_fresh_table_without_targets_is_predicted(train, evaluate, table_path,
     assert (rows["split"] == "new").all()
     assert metrics(folder)["overall"]["pearson"] is None
     assert "measured" in metrics(folder)["overall"]["pearson_reason"]
+
+
+def test_a_training_table_half_of_one_and_a_fresh_one_have_three_headlines_each_true(
+    train, evaluate, table, table_path, tmp_path
+):
+    run = train(table_path)
+    fresh = long_table(seed=9)
+    fresh["region_id"] = "new_" + fresh["region_id"]
+    trained = read(run, "predictions.csv")
+    kept = table[(trained["split"] == "train").to_numpy()].iloc[::2]
+    pd.concat([kept, fresh]).to_csv(tmp_path / "half.csv", index=False)
+    fresh.to_csv(tmp_path / "fresh.csv", index=False)
+    said = {}
+    for name, path, part, wanted in (
+        ("trained", table_path, "test", "test"),
+        ("half", tmp_path / "half.csv", "new", "new"),
+        ("fresh", tmp_path / "fresh.csv", "all", "new"),
+    ):
+        folder = evaluate(run, path, output=name)
+        rows = read(folder, "predictions.csv")
+        scores = metrics(folder)
+        assert scores["part"] == part
+        rows = rows[rows["split"] == wanted]
+        assert scores["overall"]["n"] == len(rows)
+        expected = pearsonr(rows["y_true"], rows["y_pred"]).statistic
+        assert scores["overall"]["pearson"] == pytest.approx(expected, abs=1e-9)
+        counts = scores["overlap_with_training"]["rows_by_part"]
+        said[name] = (scores["overall"]["pearson"], counts["train"])
+    assert said["trained"][1] > said["half"][1] == len(kept) > said["fresh"][1] == 0
+    assert said["half"][0] == pytest.approx(said["fresh"][0])  # the same new rows
+    assert said["trained"][0] != said["fresh"][0]
 
 
 def test_rows_that_were_trained_on_never_enter_a_mixed_headline(

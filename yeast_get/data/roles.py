@@ -142,6 +142,16 @@ def matches(column: str, patterns: Sequence[str]) -> bool:
     return any(column == pattern or fnmatchcase(column, pattern) for pattern in patterns)
 
 
+def factor_of(motif: str) -> str:
+    """The transcription factor in the name of a motif column, or the whole name; see above.
+
+    `MA0415.1.YAP1` is of YAP1, and of `MA0415.1` alone the matrix is told.
+    """
+    found = _FACTOR.match(motif)
+    factor = found and (found["after"] or found["before"] or found["matrix"])
+    return factor.upper() if factor else motif
+
+
 def factor_groups(motifs: Sequence[str]) -> dict[str, list[int]]:
     """Motif columns by the transcription factor whose binding they score.
 
@@ -158,9 +168,7 @@ def factor_groups(motifs: Sequence[str]) -> dict[str, list[int]]:
     """
     groups: dict[str, list[int]] = {}
     for at, name in enumerate(motifs):
-        found = _FACTOR.match(name)
-        factor = found and (found["after"] or found["before"] or found["matrix"])
-        groups.setdefault(factor.upper() if factor else name, []).append(at)
+        groups.setdefault(factor_of(name), []).append(at)
     return {
         factor if len(columns) > 1 else motifs[columns[0]]: columns
         for factor, columns in groups.items()

@@ -24,7 +24,7 @@ from yeast_get.batch import Batch
 from yeast_get.data.features import ACCESSIBILITY, PRESENT, FeatureSchema
 from yeast_get.data.roles import factor_groups
 from yeast_get.data.yeast_dataset import EpochSampler, batches
-from yeast_get.evaluation.condition_labels import condition_labels
+from yeast_get.evaluation.condition_words import condition_labels
 from yeast_get.evaluation.evaluation import Evaluation
 from yeast_get.evaluation.inference import evaluating
 from yeast_get.model.yeast_model import Ensemble, YeastModel

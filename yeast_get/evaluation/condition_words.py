@@ -1,4 +1,4 @@
-"""Growth conditions in words: `YPD, 30 °C, H2O2 400 µM, for 0.5 h`."""
+"""Growth conditions in words: `YPD, 30 °C, H2O2 400 µM, for 30 min`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from yeast_get.data.expression_data import ExpressionData
 
 _SHORT = {"degC": "°C", "hour": "h"}
 _NAMED_BY_UNIT = {"temperature": "", "drug_time": "for "}
-_TOLD_BY_UNIT = {"°C": "_temperature", "h": "_time"}
+_TOLD_BY_UNIT = {"°C": "_temperature", "h": "_time", "min": "_time"}
 _MOLAR = ((1.0, "M"), (1e-3, "mM"), (1e-6, "µM"), (0.0, "nM"))
 
 
@@ -33,6 +33,8 @@ def value_words(field: ConditionField, value: Any) -> str:
         size, unit = next((s, u) for s, u in _MOLAR if value >= s * (1 - 1e-9))
         return f"{value / (size or 1e-9):.6g} {unit}"
     unit = unit_words(field)
+    if unit == "h" and 0 < value < 1:
+        value, unit = 60 * value, "min"
     name = f"{field.name.removesuffix(_TOLD_BY_UNIT.get(unit, '')).replace('_', ' ')} "
     return f"{_NAMED_BY_UNIT.get(field.name, name)}{float(value):.4g} {unit}".strip()
 
@@ -58,14 +60,39 @@ def condition_words(conditions: pd.DataFrame, fields: Sequence[ConditionField]) 
 
 
 def condition_labels(data: ExpressionData) -> np.ndarray:
-    """What tells the samples of a table apart, in few words [S].
+    """A label of each sample's condition [S] text, alike for replicates and for these alone.
 
-    Fields that never differ are left out, and of categories other than the medium the word that
-    most samples have.
+    Named is what differs from the most frequent value of a field, drugs with their doses first; a
+    condition without any such thing is called by its temperature and medium.
     """
-    conditions = data.conditions.copy()
-    differ = [f for f in data.fields if conditions[f.name].nunique(dropna=False) > 1]
-    for name in (f.name for f in differ if f.kind == "category" and f.name != "medium"):
-        usual = conditions[name].mode()
-        conditions[name] = conditions[name].where(~conditions[name].isin(usual[:1]), None)
-    return condition_words(conditions, differ)
+    kinds = data.conditions.drop_duplicates()
+    fields = [each for each in data.fields if kinds[each.name].nunique(dropna=False) > 1]
+    doses = {each.drug: each for each in fields if each.kind == "dose"}
+    rank = {"drug": 0, "temperature": 1, "medium": 2}
+    odd: list[list[str]] = [[] for _ in range(data.num_samples)]
+    plain: list[list[str]] = [[] for _ in range(data.num_samples)]
+    for field in sorted(fields, key=lambda each: rank.get(each.name, 3)):
+        if field.kind == "dose":
+            continue
+        texts = _short(field, data.conditions)
+        usual = texts[kinds.index].mode().iloc[0]
+        if field.kind == "drug":
+            usual = ""
+            dose = _short(doses[field.name], data.conditions) if field.name in doses else ""
+            texts = (texts + " " + dose).str.strip().where(texts != "", "")
+        for at, text in enumerate(texts):
+            odd[at] += [text] if text not in ("", usual) else []
+            plain[at] += [text] if text and field.name in rank else []
+    labels = pd.Series([", ".join(odd[i] or plain[i] or ["all alike"]) for i in range(len(odd))])
+    frame = pd.DataFrame({"label": labels, "signature": data.signature})
+    once = frame.drop_duplicates()
+    shared = set(once.loc[once["label"].duplicated(keep=False), "label"])
+    named = data.sample_id[frame.groupby("signature")["label"].transform("idxmin")]
+    return np.where(labels.isin(shared), labels + " (" + named.astype(str) + ")", labels)
+
+
+def _short(field: ConditionField, conditions: pd.DataFrame) -> pd.Series:
+    """The values of a field in words, "" where there is none or no drug."""
+    empty = (None, NO_DRUG, "0") if field.kind in ("drug", "dose") else (None,)
+    cells = conditions[field.name]
+    return cells.map(lambda value: "" if cell_text(value) in empty else value_words(field, value))

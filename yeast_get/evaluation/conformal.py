@@ -24,6 +24,9 @@ from yeast_get.evaluation.metrics import as_columns
 LEVEL = 0.9
 """Nominal coverage of the intervals in `predictions.csv`."""
 
+NEEDED = 9
+"""Fewest groups for an interval at that level: 9 of 10, with the one to come."""
+
 LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, LEVEL, 0.95)
 """Nominal coverages that a checkpoint has quantiles for, and that a calibration curve shows."""
 
@@ -85,9 +88,8 @@ class Calibration:
         """Why there are no intervals at `LEVEL`; None where there are."""
         if all(each[LEVELS.index(LEVEL)] is not None for each in self.quantiles):
             return None
-        needed = round(LEVEL / (1 - LEVEL))
         return (
-            f"an interval of {LEVEL:.0%} needs at least {needed} {self.over} in the validation "
+            f"an interval of {LEVEL:.0%} needs at least {NEEDED} {self.over} in the validation "
             f"part, which has {self.groups}"
         )
 

@@ -7,7 +7,6 @@ too, are no part of it.
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -17,6 +16,7 @@ import torch
 
 from yeast_get.data.conditions import fold
 from yeast_get.data.findings import counted
+from yeast_get.data.roles import factor_of
 from yeast_get.data.yeast_dataset import YeastDataset
 from yeast_get.errors import ConfigError, Problem, nearest
 from yeast_get.evaluation.canvas import write_formats
@@ -31,10 +31,6 @@ log = logging.getLogger(__name__)
 
 MOST_LINES = 10
 """Conditions in the log."""
-
-_FACTOR = re.compile(
-    r"MA\d{4}\.\d+[._](?P<a>.+)|(?P<b>.+)_MA\d{4}\.\d+|(?:virtual_)?motif_(?P<c>.+)"
-)
 
 
 @dataclass(frozen=True)
@@ -135,7 +131,7 @@ def read_knockout(evaluation: Evaluation, text: str) -> Knockout:
     columns: list[int] = []
     for name in dict.fromkeys(names):
         found = [j for j, motif in enumerate(motifs) if fold(motif) == fold(name)]
-        found = found or [j for j, m in enumerate(motifs) if fold(factor_of(m)) == fold(name)]
+        found = found or [j for j, m in enumerate(motifs) if fold(short_name(m)) == fold(name)]
         if not found:
             raise ConfigError(Problem(f"--knockout: the model has no motif {name}",
                                       _meant(name, motifs)))  # fmt: skip
@@ -151,14 +147,13 @@ def read_knockout(evaluation: Evaluation, text: str) -> Knockout:
     return Knockout(list(dict.fromkeys(names)), columns)
 
 
-def factor_of(motif: str) -> str:
-    """The transcription factor in the name of a motif column: MA0415.1.YAP1 is of YAP1."""
-    match = _FACTOR.fullmatch(motif)
-    return motif if match is None else next(part for part in match.groups() if part)
+def short_name(motif: str) -> str:
+    """The factor of a motif column, or its name without `motif_`: what a user would call it."""
+    return factor_of(motif).removeprefix("virtual_").removeprefix("motif_")
 
 
 def _meant(name: str, motifs: Sequence[str]) -> str:
-    factors = sorted({factor_of(motif) for motif in motifs})
+    factors = sorted({short_name(motif) for motif in motifs})
     near = nearest(name.upper(), [*factors, *motifs]) or nearest(name, [*factors, *motifs])
     return f"did you mean {near}?" if near else f"it has {', '.join(factors[:8])}, ..."
 

@@ -202,11 +202,18 @@ class _Page:
             lines.append(self.say("members", n=sure["members"]))
         if sure["covered"] is not None:
             covered, level = f"{sure['covered']:.1%}", f"{sure['level']:.0%}"
-            width, on = f"{sure['mean_width']:.3g}", sure["calibrated_on"]
+            width, on = f"{sure['mean_width']:.3g}", self.counted_groups(sure)
             lines.append(self.say("uncertainty", covered=covered, level=level, width=width, on=on))
+        elif sure["groups"] is not None and sure["groups"] < sure["needed"]:
+            few = self.counted_groups(sure)
+            lines.append(self.say("uncertainty_few", on=few, needed=sure["needed"]))
         elif sure.get("reason"):
             lines.append(self.say("uncertainty_none", reason=self.named(sure["reason"])))
         return lines
+
+    def counted_groups(self, sure: dict[str, Any]) -> str:
+        """What intervals were learned from, such as "56 regions"."""
+        return self.say(f"over_{sure['over']}", n=sure["groups"])
 
     def beside_baselines(self) -> list[str]:
         """The table of the model and its baselines."""

@@ -72,8 +72,14 @@ EN = {
     "not_compared": "It was not compared with simple baselines: {reason}.",
     "ceiling": "Replicates agree with r = {r}, so that no model can be expected above {ceiling}.",
     "uncertainty": "Of the measured values {covered} lie inside the {level} prediction intervals, "
-    "whose mean width is {width} in the units of the input; the intervals were calibrated on {on}.",
+    "whose mean width is {width} in the units of the input; the intervals were calibrated on {on} "
+    "of the validation part.",
+    "uncertainty_few": "There are no calibrated prediction intervals: the validation part has "
+    "{on}, and {needed} are needed.",
     "uncertainty_none": "There are no calibrated prediction intervals: {reason}.",
+    "over_regions": "{n} regions",
+    "over_conditions": "{n} growth conditions",
+    "over_rows": "{n} rows",
     "members": "Predictions are the mean of {n} models.",
     "pictures": "Pictures",
     "scatter": "Measured against predicted expression. On the dashed line both are equal.",
@@ -190,8 +196,12 @@ ZH = {
     "ceiling": "重复样本之间的相关为 r = {r}，因此不能指望任何模型超过 {ceiling}。",
     "uncertainty": "{covered} 的测量值落在 {level} 预测区间内；区间的平均宽度为 "
     "{width}（单位与输入相同），"
-    "校准所用数据：{on}。",
+    "校准所用数据：验证集的 {on}。",
+    "uncertainty_few": "没有经过校准的预测区间：验证集只有 {on}，至少需要 {needed} 个。",
     "uncertainty_none": "没有经过校准的预测区间：{reason}。",
+    "over_regions": "{n} 个区域",
+    "over_conditions": "{n} 个生长条件",
+    "over_rows": "{n} 行",
     "members": "预测值是 {n} 个模型的平均。",
     "pictures": "图",
     "scatter": "测量值与预测值。虚线上两者相等。",
@@ -267,6 +277,8 @@ SAID_IN_CHINESE = {
     "no row has its region and its sample in training": "没有一行的区域和样本都参与过训练",
     "the part has no measured row": "该部分没有测量值",
     "was not fitted for this model": "训练该模型时没有拟合",
+    "the package lightgbm is not installed here": "这里没有安装 lightgbm",
+    "the intervals of this model were not calibrated": "该模型的区间没有经过校准",
     "no baseline has a defined Pearson correlation": "没有一个基线的相关系数有定义",
     "the model has no defined Pearson correlation": "模型的相关系数无定义",
     "none": "无",

@@ -16,7 +16,7 @@ from yeast_get.data.findings import counted
 from yeast_get.data.splits import PART_NAMES, TRAIN, UNUSED
 from yeast_get.evaluation.baselines import compare
 from yeast_get.evaluation.bootstrap import RESAMPLES, interval
-from yeast_get.evaluation.conformal import LEVEL, LEVELS
+from yeast_get.evaluation.conformal import LEVEL, LEVELS, NEEDED
 from yeast_get.evaluation.evaluation import Evaluation, Predictions
 from yeast_get.evaluation.metrics import summarise
 from yeast_get.evaluation.replicates import replicate_agreement
@@ -200,11 +200,11 @@ def _uncertainty(evaluation: Evaluation, predictions: Predictions) -> dict[str, 
     """What is known of the intervals at `LEVEL`, and how many of the values they hold."""
     members = evaluation.model.members if isinstance(evaluation.model, Ensemble) else [None]
     out: dict[str, Any] = {"level": LEVEL, "covered": None, "mean_width": None}
-    out |= {"members": len(members), "calibrated_on": None, "reason": None}
+    out |= {"members": len(members), "groups": None, "over": None, "reason": None}
     if evaluation.calibration is None:
         return out | {"reason": "the intervals of this model were not calibrated"}
     calibration = evaluation.calibration
-    out["calibrated_on"] = f"{calibration.groups} {calibration.over} of the validation part"
+    out |= {"groups": calibration.groups, "over": calibration.over, "needed": NEEDED}
     if calibration.reason is not None:
         return out | {"reason": calibration.reason}
     curve = calibration_curve(evaluation, predictions)
@@ -306,7 +306,8 @@ def _coverage(said: dict[str, Any]) -> str:
         return f"no intervals of single predictions: {said['reason']}"
     return (
         f"{said['level']:.0%} intervals of single predictions (y_low to y_high, calibrated on "
-        f"{said['calibrated_on']}) hold {said['covered']:.1%} of the measured values"
+        f"{said['groups']} {said['over']} of the validation part) hold {said['covered']:.1%} of "
+        "the measured values"
     )
 
 

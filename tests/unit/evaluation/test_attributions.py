@@ -43,7 +43,18 @@ def evaluation(tmp_path):
         schema = FeatureSchema.fit(data, every, settings)
         part = np.full(data.num_observations, 2)
         return Evaluation(
-            Formula(formula), data, schema, settings, None, part, data.signature, "test", {}, 5
+            Formula(formula),
+            data,
+            schema,
+            settings,
+            None,
+            part,
+            data.signature,
+            "test",
+            {},
+            None,
+            None,
+            5,
         )
 
     return build
@@ -185,7 +196,7 @@ def test_the_effect_of_a_factor_is_its_weight_under_each_condition(evaluation):
     built.data.motif[:, built.data.motif_names.index("motif_b")] = 0
     bare = Evaluation(
         built.model, built.data, built.schema, built.settings, None, built.part,
-        built.data.signature, "test", {}, 5,
+        built.data.signature, "test", {}, None, None, 5,
     )  # fmt: skip
     effects = condition_effects(bare, attribute(bare, everything(bare)))
     assert effects.loc[effects["factor"] == "motif_b", "effect"].isna().all()

@@ -200,17 +200,17 @@ def test_the_page_holds_its_pictures_and_needs_no_other_file(page, tmp_path):
 def test_how_sure_predictions_are_is_one_sentence(page):
     sure = {
         "level": 0.9, "covered": 0.876, "mean_width": 2.345, "members": 5, "reason": None,
-        "calibrated_on": "54 regions of the validation part",
+        "groups": 54, "over": "regions", "needed": 9,
     }  # fmt: skip
     _, text = page(metrics() | {"uncertainty": sure})
     assert "87.6% lie inside the 90% prediction intervals, whose mean width is 2.35" in text
     assert "calibrated on 54 regions of the validation part" in text
     assert "the mean of 5 models" in text
-    unsure = sure | {"covered": None, "mean_width": None, "reason": "too few regions"}
-    assert (
-        "no calibrated prediction intervals: too few regions"
-        in page(metrics() | {"uncertainty": unsure})[1]
-    )
+    unsure = sure | {"covered": None, "mean_width": None, "reason": "nothing was measured"}
+    said = page(metrics() | {"uncertainty": unsure})[1]
+    assert "no calibrated prediction intervals: nothing was measured" in said
+    few = page(metrics() | {"uncertainty": unsure | {"groups": 6}})[1]
+    assert "the validation part has 6 regions, and 9 are needed" in few
 
 
 def test_a_chinese_page_is_chinese(page):

@@ -6,7 +6,7 @@ import pandas as pd
 
 from yeast_get.config import settings_from_dict
 from yeast_get.data.expression_data import load_expression_data
-from yeast_get.evaluation.condition_labels import condition_labels
+from yeast_get.evaluation.condition_words import condition_labels
 
 SAMPLES = pd.DataFrame(
     {
@@ -27,6 +27,6 @@ def test_labels_say_what_is_special_and_are_alike_for_replicates_alone(tmp_path)
     settings = settings_from_dict({"data": {"path": str(tmp_path / "t.csv")}}, "x")
     labels = condition_labels(load_expression_data(settings, True)).tolist()
     assert labels == [
-        "30 °C, YPD (a)", "30 °C, YPD (a)", "37 °C", "SC", "H2O2 400 µM, 30 min", "H2O2, 2 h",
-        "30 °C, YPD (g)",
+        "30 °C, YPD (a)", "30 °C, YPD (a)", "37 °C", "SC", "H2O2 400 µM, for 30 min",
+        "H2O2, for 2 h", "30 °C, YPD (g)",
     ]  # fmt: skip
