@@ -37,7 +37,8 @@ def test_a_run_and_its_evaluation_write_what_the_readme_says(train, evaluate, ta
     run = train(table_path)
     assert {path.name for path in run.iterdir()} == TRAIN_FILES
     assert {p.name for p in (run / "plots").iterdir()} == {
-        "scatter.png", "residuals.png", "residuals_by_condition.png", "history.png", "calibration.png",
+        "scatter.png", "residuals.png", "residuals_by_condition.png", "history.png",
+        "calibration.png",
     }  # fmt: skip
     folder = evaluate(run, table_path)
     assert {path.name for path in folder.iterdir()} == EVALUATE_FILES
