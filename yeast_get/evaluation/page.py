@@ -124,12 +124,15 @@ class _Page:
     def judgement(self) -> list[str]:
         """The verdict, and the scores that it rests on."""
         html = [f'<p class="verdict">{self.verdict()}</p>']
+        if self.settings.training.shuffle_targets:
+            html.insert(0, f'<p class="verdict">{self.say("control")}</p>')
         if not self.metrics:
             return html
         html += [f"<p>{line}</p>" for line in self.limits()]
         if self.metrics["overall"] is not None and self.metrics["overall"]["n"]:
             html += self.beside_baselines()
-        for key, first in (("by_split", "part"), ("by_drug", "drug"), ("by_target", "target")):
+        tables = {"by_split": "part", "by_drug": "drug", "by_target": "target", "by_gene": "target"}
+        for key, first in tables.items():
             scores = self.metrics.get(key)
             if scores:
                 html.append(f"<h2>{self.say(key)}</h2>")

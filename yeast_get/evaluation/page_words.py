@@ -38,6 +38,9 @@ EN = {
     "by_drug": "Scores by drug",
     "drug": "drug",
     "by_target": "Scores by target",
+    "by_gene": "By gene: weighted means of regions",
+    "control": "A control: training and validation targets were shuffled, so that nothing could "
+    "be learned.",
     "target": "target",
     "held_region": "regions (promoters) that the model was not trained on",
     "held_condition": "growth conditions that the model was not trained on",
@@ -166,6 +169,8 @@ ZH = {
     "by_drug": "各药物的得分",
     "drug": "药物",
     "by_target": "各目标列的得分",
+    "by_gene": "按基因：其区域的加权平均",
+    "control": "对照：训练集和验证集的目标值已被打乱，模型无从学习。",
     "target": "目标列",
     "held_region": "模型训练时没有见过的区域（启动子）",
     "held_condition": "模型训练时没有见过的生长条件",

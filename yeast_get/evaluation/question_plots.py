@@ -112,7 +112,7 @@ def _curves(axes: Axes, table: pd.DataFrame, x: str, by: str | None, fields: Uni
     _shade(axes, np.all(outside, axis=0), place)
     if np.any(outside):
         axes.scatter([], [], s=24, facecolor="white", edgecolor="black", label="outside training")
-    axes.set(title=title, ylabel="predicted expression")
+    axes.set(title=title, ylabel="predicted expression (units of the input)")
     _x_axis(axes, x, points, fields)
     axes.grid(alpha=0.3)
     if len(outside) > 1 or np.any(outside):
@@ -187,7 +187,7 @@ def _heat_map(
     image = axes.pcolormesh(cells["y"].to_numpy().reshape(shape), cmap="cividis")
     row, column = np.nonzero(cells["outside"].to_numpy().reshape(shape))
     axes.scatter(column + 0.5, row + 0.5, s=12, marker="x", color="white", linewidth=0.8)
-    figure.colorbar(image, ax=axes, label="predicted expression", aspect=30)
+    figure.colorbar(image, ax=axes, label="predicted expression (units of the input)", aspect=30)
     note = "; crosses: outside training" if len(row) else ""
     axes.set_title(f"mean of {table['region_id'].nunique():,} regions{note}")
     for axis, name, values in ((axes.xaxis, x, columns), (axes.yaxis, by, rows)):
@@ -265,7 +265,7 @@ def plot_knockout(knockout_csv: str | Path, png: str | Path, names: str) -> Figu
     axes.set_yticks(place, [shorten(c, 60) for c in bars["condition"]], parse_math=False)
     axes.tick_params(axis="y", labelsize=9 if len(bars) > 12 else 10)
     axes.set(ylim=(len(bars) - 0.4, -0.6))
-    axes.set_xlabel("change of predicted expression (bar: mean, line: 10-90 % of regions)")
+    axes.set_xlabel("change, units of the input (bar: mean, line: 10-90 % of regions)")
     shown = f"{len(bars)} of {every} conditions" if every > len(bars) else f"{every} conditions"
     axes.set_title(f"{shorten(names)} set to absent, regions that have it; {shown}")
     return write_figure(figure, png)
@@ -294,7 +294,7 @@ def plot_embeddings(embeddings_npz: str | Path, png: str | Path) -> Figure:
     place, axis_labels = _principal(held["embedding"])
     order = np.argsort(np.abs(held["expression"] - np.median(held["expression"])))
     points = regions.scatter(*place[order].T, c=held["expression"][order], s=10, cmap="cividis")
-    figure.colorbar(points, ax=regions, label="mean predicted expression", aspect=20)
+    figure.colorbar(points, ax=regions, label="mean prediction (units of the input)", aspect=20)
     regions.set(title=f"{len(place):,} regions", xlabel=axis_labels[0], ylabel=axis_labels[1])
     place, axis_labels = _principal(held["condition_embedding"])
     conditions.scatter(*place.T, s=24, color=VERMILLION)

@@ -220,3 +220,12 @@ def test_a_chinese_page_is_chinese(page):
     known = {"yeast", "get", "earson", "pearman", "train", "test", "val", "new", "data", "report",
              "json", "metrics", "evaluate", "model", "pth", "abc", "amp", "quot"}  # fmt: skip
     assert left <= known, left - known
+
+
+def test_a_control_and_scores_of_genes_are_told(page):
+    settings = ("training.shuffle_targets=true",)
+    _, text = page(metrics() | {"by_gene": {"target": summary(0.6543)}}, settings=settings)
+    assert "A control: training and validation targets were shuffled" in text
+    assert "By gene: weighted means of regions" in text
+    assert "0.654" in text
+    assert "A control" not in page(metrics())[1]
