@@ -158,7 +158,7 @@ def test_without_yap1_its_regions_lose_their_answer_to_h2o2(example, make_exampl
     assert change["none"] == pytest.approx(0, abs=0.15)
     assert (change[list(planted)] < -0.2).all()
     assert np.corrcoef(change[list(planted)], list(planted.values()))[0, 1] < -0.95
-    text = number_after("and without YAP1 they lose", root / "README.md")
+    text = number_after("and without YAP1 they lose about", root / "README.md")
     assert -change["5 mM"] == pytest.approx(text, abs=0.15)
 
 
