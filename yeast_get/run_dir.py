@@ -130,7 +130,7 @@ class RunDir:
     def names(self) -> list[str]:
         """What the run left in the folder, without the page itself and files named by the time."""
         names = [path.relative_to(self.path).as_posix() for path in self._own()]
-        return [n for n in names if n != self.report.name and not n.startswith("tensorboard/")]
+        return [n for n in names if n != self.report.name and "tensorboard/" not in n]
 
     def _of_a_run(self) -> list[Path]:
         """Its own files, without those that a check or a refused run leaves."""

@@ -39,6 +39,8 @@ def test_shuffled_targets_leave_nothing_to_learn(train, evaluate, tmp_path, caps
     again = evaluate(control, path)
     assert "the model is a control, trained on shuffled targets" in capsys.readouterr().out
     assert metrics(again)["overall"]["pearson"] == pytest.approx(said["overall"]["pearson"])
+    reason = metrics(again)["baselines"]["low rank"]["overall_reason"]
+    assert reason == "a control keeps no shuffled targets to fit it on"
 
 
 def test_genes_are_scored_beside_regions(train, tmp_path):

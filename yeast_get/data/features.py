@@ -241,11 +241,6 @@ class FeatureSchema:
             return scaled.astype(np.float32)
         return np.concatenate([~blank, scaled], axis=2, dtype=np.float32)
 
-    def region_matrix(self, data: ExpressionData) -> np.ndarray:
-        """[P,M+A] float32: `region_inputs`, then accessibility averaged over samples."""
-        accessibility = self.accessibility_inputs(data).mean(axis=1)
-        return np.concatenate([self.region_inputs(data), accessibility], axis=1)
-
     def absent_motif(self) -> np.ndarray:
         """[M] float32: what a motif score of zero looks like to the model.
 

@@ -41,10 +41,10 @@ class GeneMap:
         genes, regions = table.text(gene or ""), table.text(region or "")
         table.check_ids(genes, gene or "")
         table.check_ids(regions, region or "")
-        at = pd.Index(region_ids).get_indexer(pd.Index(regions, dtype=object))
+        known = np.isin(regions.astype(str), [str(each) for each in region_ids if each is not None])
         named = np.array([each is not None for each in regions], dtype=bool)
         what, fix = "region '{value}' is not in regions", "add it there or delete the row"
-        table.error("unknown region", what, fix, column=region, where=named & (at < 0))
+        table.error("unknown region", what, fix, column=region, where=named & ~known)
         pairs = pd.DataFrame({"gene": genes, "region": regions})
         twice = pairs.duplicated().to_numpy() & named
         what, fix = "'{value}' stands twice for the same gene", "delete one of the rows"
@@ -101,11 +101,12 @@ class GeneRows:
     weight: np.ndarray
 
     def among(self, region_ids: np.ndarray) -> GeneMap:
-        """The genes of good rows; a gene with a region that was left out has no value."""
+        """The genes; one of which a row has an error, or a region was left out, has no value."""
         good = self.table.good()
-        at = pd.Index(region_ids).get_indexer(pd.Index(self.regions, dtype=object))
-        gene_id, gene = np.unique(self.genes[good].astype(str), return_inverse=True)
-        at, weight = at[good], self.weight[good]
+        at = np.where(good, pd.Index(region_ids).get_indexer(pd.Index(self.regions)), -1)
+        named = np.array([each is not None for each in self.genes], dtype=bool)
+        gene_id, gene = np.unique(self.genes[named].astype(str), return_inverse=True)
+        at, weight = at[named], np.where(good, self.weight, 1.0)[named]
         total = np.bincount(gene, weights=weight)
         kept = at >= 0
         place = (gene[kept], at[kept])

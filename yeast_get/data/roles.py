@@ -147,7 +147,7 @@ def factor_of(motif: str) -> str:
 
     `MA0415.1.YAP1` is of YAP1, and of `MA0415.1` alone the matrix is told.
     """
-    found = _FACTOR.match(motif)
+    found = _FACTOR.match(re.sub("^(virtual_)?motif_", "", motif))
     factor = found and (found["after"] or found["before"] or found["matrix"])
     return factor.upper() if factor else motif
 

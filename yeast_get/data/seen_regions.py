@@ -1,6 +1,7 @@
 """Which regions lie far from all that a model was trained on.
 
-The distance is Mahalanobis's to the training regions, in the features as the model takes them,
+The distance is Mahalanobis's to the training regions, in motif scores and other region
+features as the model takes them,
 with a covariance shrunk towards the identity (Ledoit and Wolf, 2004), since motifs may be nearly as
 many as regions. Far is what 99 of 100 held-back training regions are not: the limit comes from
 regions that had no part in the fit, because those that had lie nearer.

@@ -6,8 +6,8 @@ as categories. They are kept as LightGBM's own text; a leaf is a mean over 20 ro
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
-from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -15,9 +15,14 @@ import numpy as np
 from yeast_get.data.expression_data import ExpressionData
 from yeast_get.data.features import FeatureSchema
 
+log = logging.getLogger(__name__)
+
 NAME = "LightGBM"
 
 ROUNDS = 400
+MOST_VALUES = 400_000_000
+"""Rows times columns above which it is not fitted."""
+
 PARAMETERS: dict[str, Any] = {
     "objective": "regression",
     "num_leaves": 127,
@@ -33,7 +38,11 @@ PARAMETERS: dict[str, Any] = {
 
 def is_installed() -> bool:
     """Whether LightGBM can be imported (extra `[baselines]`)."""
-    return find_spec("lightgbm") is not None
+    try:
+        import lightgbm  # noqa: F401
+    except (ImportError, OSError):  # OSError: a library of the system is missing
+        return False
+    return True
 
 
 @dataclass(frozen=True)
@@ -45,8 +54,8 @@ class Boosted:
     @classmethod
     def fit(
         cls, data: ExpressionData, schema: FeatureSchema, wanted: np.ndarray, y: np.ndarray
-    ) -> Boosted:
-        """Fit on the wanted observations [N].
+    ) -> Boosted | None:
+        """Fit on the wanted observations [N]; None where they are too many.
 
         Args:
             data: The table.
@@ -56,6 +65,9 @@ class Boosted:
         """
         import lightgbm
 
+        if int(wanted.sum()) * (data.motif.shape[1] + len(data.fields)) > MOST_VALUES:
+            log.info("LightGBM is not fitted: the table is too large for it")
+            return None
         features, categories = _features(data, schema, wanted)
         models = []
         for t in range(y.shape[1]):

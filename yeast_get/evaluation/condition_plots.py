@@ -163,12 +163,19 @@ def _labels(conditions: pd.DataFrame, fields: list[str]) -> tuple[list[str], str
     counts = {name: texts[name].value_counts() for name in varied}
     usual = {n: str(c.index[0]) for n, c in counts.items() if 2 * c.iloc[0] > len(conditions)}
     rows = texts[varied].to_dict("records")
-    labels = [_label({k: v for k, v in row.items() if usual.get(k) != v}) for row in rows]
+    labels = [_label(_special(row, usual)) for row in rows]
     key = []
     if any(usual.values()):
         key.append(f"where not named: {_label(usual)}")
     letters = [f"{SHORT[name]}: {name.replace('_', ' ')}" for name in varied if name in SHORT]
     return labels, "\n".join([*key, *([", ".join(letters)] if letters else [])])
+
+
+def _special(row: dict[str, str], usual: dict[str, str]) -> dict[str, str]:
+    """The values that are not the usual ones; a drug also where its dose is not."""
+    odd = {name for name, text in row.items() if usual.get(name) != text}
+    odd |= {name for name in row if f"{name}_concentration" in odd}
+    return {name: text for name, text in row.items() if name in odd}
 
 
 def _label(values: dict[str, str]) -> str:
@@ -177,8 +184,9 @@ def _label(values: dict[str, str]) -> str:
     for name, text in values.items():
         if not text or text == NO_DRUG:
             continue
-        if name.endswith("concentration"):
-            words += [] if text == "0" else [f"{words.pop()} {text}" if words else f"dose {text}"]
+        drug = values.get(name.removesuffix("_concentration"))
+        if name.endswith("_concentration") and drug is not None:
+            words += [] if text == "0" else [f"{words.pop()} {text}"]
         elif _is_word(text):
             words.append(shorten(text, LONGEST_WORD))
         else:

@@ -66,7 +66,9 @@ def condition_labels(data: ExpressionData) -> np.ndarray:
     condition without any such thing is called by its temperature and medium.
     """
     kinds = data.conditions.drop_duplicates()
-    fields = [each for each in data.fields if kinds[each.name].nunique(dropna=False) > 1]
+    differ = {f.name for f in data.fields if kinds[f.name].nunique(dropna=False) > 1}
+    differ |= {f.drug for f in data.fields if f.name in differ and f.drug is not None}
+    fields = [each for each in data.fields if each.name in differ]
     doses = {each.drug: each for each in fields if each.kind == "dose"}
     rank = {"drug": 0, "temperature": 1, "medium": 2}
     odd: list[list[str]] = [[] for _ in range(data.num_samples)]

@@ -40,13 +40,13 @@ class Calibration:
         quantiles: Per target, a quantile of the scores for each of `LEVELS`; None where there are
             too few groups for that level.
         over: What was counted: regions, conditions or rows.
-        groups: How many of them.
+        groups: How many of them, per target.
     """
 
     scale: list[float]
     quantiles: list[list[float | None]]
     over: str
-    groups: int
+    groups: list[int]
 
     @classmethod
     def fit(
@@ -68,14 +68,15 @@ class Calibration:
         """
         residual = np.abs(as_columns(y_true) - as_columns(y_pred)).astype(np.float64)
         known = ~np.isnan(residual)
-        scale, quantiles = [], []
+        scale, quantiles, groups = [], [], []
         for t in range(residual.shape[1]):
             rows = known[:, t]
             size = float(np.sqrt(np.mean(residual[rows, t] ** 2))) if rows.any() else 0.0
             score = residual[rows, t] / np.maximum(np.hypot(spread[rows, t], size), _SMALLEST)
             scale.append(size)
+            groups.append(len(np.unique(group[rows])))
             quantiles.append([_quantile(score, group[rows], level) for level in LEVELS])
-        return cls(scale, quantiles, over, len(np.unique(group[known.any(axis=1)])))
+        return cls(scale, quantiles, over, groups)
 
     def half_width(self, spread: np.ndarray, level: float = LEVEL) -> np.ndarray:
         """Half of the interval of predictions with a spread [n,T], in model space; NaN = none."""
@@ -84,13 +85,20 @@ class Calibration:
         return quantile * np.hypot(spread, np.array(self.scale))
 
     @property
+    def fewest(self) -> int:
+        """Groups of the target with the fewest that has intervals; of any where none has."""
+        known = [each[LEVELS.index(LEVEL)] is not None for each in self.quantiles]
+        return min((n for n, has in zip(self.groups, known, strict=True) if has),
+                   default=max(self.groups))  # fmt: skip
+
+    @property
     def reason(self) -> str | None:
-        """Why there are no intervals at `LEVEL`; None where there are."""
-        if all(each[LEVELS.index(LEVEL)] is not None for each in self.quantiles):
+        """Why no target has intervals at `LEVEL`; None where one has."""
+        if any(each[LEVELS.index(LEVEL)] is not None for each in self.quantiles):
             return None
         return (
             f"an interval of {LEVEL:.0%} needs at least {NEEDED} {self.over} in the validation "
-            f"part, which has {self.groups}"
+            f"part, which has {self.fewest}"
         )
 
     def to_dict(self) -> dict[str, Any]:

@@ -102,7 +102,8 @@ class Evaluation:
         ends = (predictions.y_model - half, predictions.y_model + half)
         low, high = (self.schema.to_input_units(end).astype(np.float32) for end in ends)
         if self.schema.target_transform != "none" or self.settings.model.head.kind == "get":
-            low = np.maximum(low, 0)  # such targets are never below
+            # such targets are never below 0, though a prediction may be, a little
+            low, high = np.maximum(low, np.minimum(predictions.y_pred, 0)), np.maximum(high, 0)
         return low, high
 
     def resampler(self, wanted: np.ndarray) -> Resampler:

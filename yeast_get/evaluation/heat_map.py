@@ -56,13 +56,14 @@ def plot_motif_conditions(effects_csv: str | Path, png: str | Path) -> Figure:
         f"Which motif matters when: {len(shown)} of {factors} factors, {shown.shape[1]} of "
         f"{conditions} conditions"
     )
-    figure.colorbar(cells, ax=axes, label="change of the prediction per SD of the motif score")
+    figure.colorbar(cells, ax=axes, label="change of the prediction per unit of the scaled score")
     return write_figure(figure, png)
 
 
 def _most_different(wide: pd.DataFrame) -> pd.DataFrame:
     """The factors and conditions to show, each in the order of a clustering."""
-    spread = (wide - wide.mean(axis=1).to_numpy()[:, None]).fillna(0.0)
+    middle = wide.mean(axis=1) if wide.shape[1] > 1 else 0 * wide.mean(axis=1)
+    spread = (wide - middle.to_numpy()[:, None]).fillna(0.0)
     factors = spread.pow(2).sum(axis=1).nlargest(FACTORS).index
     conditions = spread.loc[factors].pow(2).sum().nlargest(CONDITIONS).index
     shown = wide.loc[factors, conditions]

@@ -58,7 +58,8 @@ class Knockout:
             members[:, at] for members in self._predict(evaluation, evaluation.dataset, wanted)
         )
         (y_pred, _), (y_knockout, _) = (in_input_units(schema, each) for each in (before, after))
-        spread = (schema.to_input_units(after) - schema.to_input_units(before)).std(axis=0)
+        change = schema.to_input_units(after) - schema.to_input_units(before)  # [K,n,T]
+        spread = change.std(axis=0, ddof=1) if len(change) > 1 else None
         region, sample = data.region_index[at], data.sample_index[at]
         has_motif, rule = self.carriers(evaluation)
         frame = pd.DataFrame(
@@ -75,7 +76,7 @@ class Knockout:
             frame[f"y_pred{suffix}"] = y_pred[:, t]
             frame[f"y_knockout{suffix}"] = y_knockout[:, t]
             frame[f"change{suffix}"] = y_knockout[:, t] - y_pred[:, t]
-            if len(before) > 1:
+            if spread is not None:
                 frame[f"change_std{suffix}"] = spread[:, t]
         write_csv(frame, run.knockout)
         log.info("knockout of %s: %d of %s have it (%s)", " and ".join(self.names),
@@ -130,8 +131,8 @@ def read_knockout(evaluation: Evaluation, text: str) -> Knockout:
         raise ConfigError(Problem("--knockout names no motif", "write --knockout YAP1,MSN2"))
     columns: list[int] = []
     for name in dict.fromkeys(names):
-        found = [j for j, motif in enumerate(motifs) if fold(motif) == fold(name)]
-        found = found or [j for j, m in enumerate(motifs) if fold(short_name(m)) == fold(name)]
+        said = fold(name)
+        found = [j for j, m in enumerate(motifs) if said in (fold(m), fold(short_name(m)))]
         if not found:
             raise ConfigError(Problem(f"--knockout: the model has no motif {name}",
                                       _meant(name, motifs)))  # fmt: skip

@@ -11,7 +11,7 @@ import pandas as pd
 from yeast_get.data.conditions import cell_text
 from yeast_get.data.expression_data import ExpressionData
 from yeast_get.data.seen_regions import NOT_SEEN
-from yeast_get.data.splits import NEW, PART_NAMES, TRAIN, UNUSED
+from yeast_get.data.splits import NEW, PART_NAMES, UNUSED
 from yeast_get.data.yeast_dataset import EpochSampler, YeastDataset, batches
 from yeast_get.evaluation.condition_words import condition_labels
 from yeast_get.evaluation.evaluation import Evaluation, Predictions
@@ -56,8 +56,7 @@ def _flags(evaluation: Evaluation) -> pd.Categorical:
     of_sample, samples = pd.factorize(evaluation.schema.flags(data))
     far = np.zeros(data.num_regions, dtype=bool)
     if seen is not None:
-        far = seen.far(evaluation.schema.region_matrix(data))
-        far[data.region_index[evaluation.part == TRAIN]] = False
+        far = seen.far(evaluation.schema.region_inputs(data))
     words = [*samples, *(f"{each}; {NOT_SEEN}".removeprefix("; ") for each in samples)]
     codes = of_sample[data.sample_index] + len(samples) * far[data.region_index]
     return pd.Categorical.from_codes(codes, words)

@@ -282,6 +282,8 @@ SAID_IN_CHINESE = {
     "no row has its region and its sample in training": "没有一行的区域和样本都参与过训练",
     "the part has no measured row": "该部分没有测量值",
     "was not fitted for this model": "训练该模型时没有拟合",
+    "the model was fitted to these rows, or calibrated on them": "模型用这些行拟合或校准过",
+    "a control keeps no shuffled targets to fit it on": "对照不保存打乱后的目标值，无法拟合",
     "the package lightgbm is not installed here": "这里没有安装 lightgbm",
     "the intervals of this model were not calibrated": "该模型的区间没有经过校准",
     "no baseline has a defined Pearson correlation": "没有一个基线的相关系数有定义",

@@ -53,8 +53,8 @@ Units = Mapping[str, str | None]
 def plot_sweep(sweep_csv: str | Path, png: str | Path, fields: Units) -> Figure:
     """The curves of a sweep: over regions their mean and 10 to 90 % band, or a line each.
 
-    With two fields a line per value of the second, or a heat map where both have many. What the
-    flags call outside of training is hollow, and shaded where all lines are.
+    With two fields a line per value of the shorter one, or a heat map where that has many. What is
+    extrapolated is hollow, and shaded where all lines are.
 
     Args:
         sweep_csv: The run's sweep.csv.
@@ -65,14 +65,16 @@ def plot_sweep(sweep_csv: str | Path, png: str | Path, fields: Units) -> Figure:
         ValueError: If the file lacks a column.
     """
     table, targets = _read_sweep(sweep_csv, fields)
-    x, *others = sorted(fields, key=lambda name: fields[name] is None)  # words are told by colour
+    # words are told by colour; of two alike the longer is drawn along
+    order = {name: (fields[name] is None, -table[name].nunique()) for name in fields}
+    x, *others = sorted(fields, key=order.__getitem__)
     by = others[0] if others else None
     figure = new_figure()
     panels = figure.subplots(len(targets), squeeze=False)[:, 0]
     for axes, target in zip(panels, targets, strict=True):
         strand = target.removeprefix("y_pred")
         here = table.assign(y=table[target], sd=table.get(f"y_std{strand}", np.nan))
-        if by is not None and min(here[x].nunique(), here[by].nunique()) > MOST_CURVES:
+        if by is not None and here[by].nunique() > MOST_CURVES:
             _heat_map(figure, axes, here, x, by, fields)
         else:
             _curves(axes, here, x, by, fields)
@@ -82,20 +84,17 @@ def plot_sweep(sweep_csv: str | Path, png: str | Path, fields: Units) -> Figure:
 
 
 def _read_sweep(sweep_csv: str | Path, fields: Units) -> tuple[pd.DataFrame, list[str]]:
-    """The table, with a column that says which points the flags call outside; the predictions."""
+    """The table, and the names of its predictions."""
     import pandas as pd
 
     header = list(pd.read_csv(sweep_csv, nrows=0))
     values = [name for name in header if name.startswith("y_")]
-    words = ["region_id", "flags", *(name for name, unit in fields.items() if unit is None)]
+    words = ["region_id", *(name for name, unit in fields.items() if unit is None)]
     table = read_columns(
-        sweep_csv, ["region_id", *fields, *values, "flags"],
+        sweep_csv, ["region_id", *fields, *values, "extrapolated"],
         dtype=dict.fromkeys(words, str), keep_default_na=False,  # a word may be NA
     )  # fmt: skip
-    of_grid = tuple(f"{name} " for name in fields)
-    flags, code = np.unique(table["flags"].to_numpy(str), return_inverse=True)
-    outside = [any(said.startswith(of_grid) for said in flag.split("; ")) for flag in flags]
-    table["outside"] = np.array(outside)[code.reshape(-1)]
+    table["outside"] = table["extrapolated"].astype(int) > 0
     return table, [name for name in values if name.startswith("y_pred")]
 
 
@@ -207,7 +206,7 @@ def _x_axis(axes: Axes, x: str, points: np.ndarray, fields: Units) -> None:
         axes.set_xlim(-0.6, len(points) - 0.4)
         return
     steps = np.diff(points)
-    if points[0] > 0 and not np.allclose(steps, steps[0], rtol=1e-4):
+    if points[0] > 0 and not np.allclose(steps, steps[0], rtol=1e-4, atol=0):
         axes.set_xscale("log")
         margin = (points[-1] / points[0]) ** 0.03
         axes.set_xlim(points[0] / margin, points[-1] * margin)

@@ -144,11 +144,12 @@ def _table(
     condition_key: np.ndarray,
     usual: Mapping[str, str],
 ) -> ridge.Table:
+    accessibility = schema.accessibility_inputs(data).mean(axis=1)
     keys, first, codes = np.unique(condition_key, return_index=True, return_inverse=True)
     return ridge.Table(
         region=data.region_index[wanted],
         condition=codes.reshape(-1)[data.sample_index[wanted]],
-        region_features=schema.region_matrix(data),
+        region_features=np.concatenate([schema.region_inputs(data), accessibility], axis=1),
         condition_features=_condition_features(data, schema, usual)[first],
         region_keys=data.region_hash,
         condition_keys=keys,

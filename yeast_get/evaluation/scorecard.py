@@ -11,9 +11,9 @@ import pandas as pd
 
 from yeast_get.data.conditions import NO_DRUG
 from yeast_get.data.expression_data import ExpressionData
-from yeast_get.data.features import FeatureSchema
 from yeast_get.data.findings import counted
 from yeast_get.data.splits import PART_NAMES, TRAIN, UNUSED
+from yeast_get.evaluation import low_rank
 from yeast_get.evaluation.baselines import compare
 from yeast_get.evaluation.bootstrap import RESAMPLES, interval
 from yeast_get.evaluation.conformal import LEVEL, LEVELS, NEEDED
@@ -68,6 +68,8 @@ def measure(
     said = evaluation.baselines.predict(
         data, evaluation.schema, wanted, evaluation.condition_key, evaluation.part == TRAIN
     )
+    if evaluation.settings.training.shuffle_targets:
+        said[low_rank.NAME] = "a control keeps no shuffled targets to fit it on"
     baselines = {name: judged.scores(name, y) for name, y in said.items()}
     beats = compare(metrics, baselines)
     if beats["pearson"] is not None:
@@ -82,7 +84,7 @@ def measure(
         },
         "by_target": _by_target(data, y_pred, wanted, condition),
         "by_gene": _by_gene(data, y_pred, wanted, condition),
-        "transformed": _transformed(evaluation.schema, data, y_pred, wanted, condition),
+        "transformed": _transformed(evaluation, predictions.y_model, wanted, condition),
         "uncertainty": _uncertainty(evaluation, predictions),
         "baselines": baselines,
         "beats_best_baseline_by": beats,
@@ -158,16 +160,14 @@ def _by_gene(
 
 
 def _transformed(
-    schema: FeatureSchema,
-    data: ExpressionData,
-    y_pred: np.ndarray,
-    wanted: np.ndarray,
-    condition: np.ndarray,
+    evaluation: Evaluation, y_model: np.ndarray, wanted: np.ndarray, condition: np.ndarray
 ) -> dict[str, Any]:
     """The scores after `data.target_transform`, which is what was trained; empty without one."""
+    schema, data = evaluation.schema, evaluation.data
     if schema.target_transform == "none":
         return {}
-    true, pred = schema.transform(data.target[wanted]), schema.transform(y_pred[wanted])
+    true = schema.transform(data.target[wanted])
+    pred = y_model[wanted].astype(np.float64) * schema.target_sd + schema.target_mean
     scores = summarise(true, pred, data.region_index[wanted], condition[wanted])
     return {"units": f"{schema.target_transform} of the input", **scores}
 
@@ -177,10 +177,12 @@ def calibration_curve(evaluation: Evaluation, predictions: Predictions) -> pd.Da
 
     Returns:
         level, covered (share), n, mean_width (units of the input), a row per level; None where
-        the headline has no measured value, would mix parts, or nothing was calibrated.
+        the headline has no measured value or is of rows that the model was fitted to, or
+        nothing was calibrated.
     """
     wanted = evaluation.data.measured & evaluation.in_part(evaluation.headline)
-    if evaluation.is_mixed or evaluation.calibration is None or not wanted.any():
+    fitted_to = evaluation.is_mixed or evaluation.headline in ("train", "val")
+    if fitted_to or evaluation.calibration is None or not wanted.any():
         return None
     true = evaluation.data.target[wanted]
     measured = ~np.isnan(true)
@@ -203,8 +205,10 @@ def _uncertainty(evaluation: Evaluation, predictions: Predictions) -> dict[str, 
     out |= {"members": len(members), "groups": None, "over": None, "reason": None}
     if evaluation.calibration is None:
         return out | {"reason": "the intervals of this model were not calibrated"}
+    if evaluation.headline in ("train", "val"):
+        return out | {"reason": "the model was fitted to these rows, or calibrated on them"}
     calibration = evaluation.calibration
-    out |= {"groups": calibration.groups, "over": calibration.over, "needed": NEEDED}
+    out |= {"groups": calibration.fewest, "over": calibration.over, "needed": NEEDED}
     if calibration.reason is not None:
         return out | {"reason": calibration.reason}
     curve = calibration_curve(evaluation, predictions)

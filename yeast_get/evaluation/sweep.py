@@ -68,6 +68,8 @@ class Sweep:
         regions: [P'] rows of the region table to report, ascending.
         points: [S] rows, a column per axis: the grid as it was asked for.
         conditions: [S] rows, all fields: the same with doses and drugs in agreement.
+        flagged: How flags of the grid begin, as against those of the base condition: with what is
+            swept, or with the dose of a swept drug.
     """
 
     axes: list[Axis]
@@ -75,6 +77,7 @@ class Sweep:
     regions: np.ndarray
     points: pd.DataFrame
     conditions: pd.DataFrame
+    flagged: tuple[str, ...]
 
     def answer(self, evaluation: Evaluation, run: RunDir) -> None:
         """Predict the grid; write `sweep.csv` and its picture; log what came out."""
@@ -97,9 +100,11 @@ class Sweep:
             if y_std is not None:
                 frame[f"y_std{suffix}"] = y_std[:, t]
         flags = schema.flags(data)
+        outside = np.array([any(map(self._of_grid, flag.split("; "))) for flag in flags])
+        frame["extrapolated"] = outside[point].astype(int)
         frame["flags"] = flags[point]
         write_csv(frame, run.sweep)
-        self._log(y_pred.mean(axis=1).reshape(len(self.regions), -1).mean(axis=0), flags)
+        self._log(y_pred.mean(axis=1).reshape(len(self.regions), -1).mean(axis=0), flags, outside)
         units = {a.field.name: None if a.field.is_text else unit_words(a.field) for a in self.axes}
         figure = plot_sweep(run.sweep, run.sweep_plot, units)
         write_formats(figure, run.sweep_plot, settings.report.formats)
@@ -138,7 +143,7 @@ class Sweep:
             is_grid=True,
         )
 
-    def _log(self, mean: np.ndarray, flags: np.ndarray) -> None:
+    def _log(self, mean: np.ndarray, flags: np.ndarray, outside: np.ndarray) -> None:
         """The highest and lowest point of the mean over regions [S], and what is flagged."""
         said = [
             f"{value:.4g} at {self._at(i)}"
@@ -146,7 +151,6 @@ class Sweep:
         ]
         log.info("sweep: the mean prediction over %s runs from %s to %s",
                  counted(len(self.regions), "region"), *said)  # fmt: skip
-        outside = np.array([any(o for o in flag.split("; ") if self._of_grid(o)) for flag in flags])
         if outside.any():
             log.info("sweep: %d of %d points are outside of what training has seen; "
                      "they are extrapolations", int(outside.sum()), len(flags))  # fmt: skip
@@ -155,7 +159,7 @@ class Sweep:
             log.warning("warning: the base condition itself: %s", "; ".join(sorted(of_base)))
 
     def _of_grid(self, flag: str) -> bool:
-        return flag.startswith(tuple(f"{axis.field.name} " for axis in self.axes))
+        return flag.startswith(self.flagged)
 
     def _at(self, point: int) -> str:
         values = self.points.iloc[point]
@@ -207,7 +211,10 @@ def read_sweep(
         what = f"{counted(predicted, 'region')} at {counted(len(points), 'point')} are too many"
         fix = f"{MOST_ROWS:,} predictions are the most; take fewer points, or fewer --regions"
         raise ConfigError(Problem(f"--sweep: {what}", fix))
-    sweep = Sweep(axes, base, chosen, points, _conditions(data, base, points))
+    names = [axis.field.name for axis in axes]
+    names += [each.name for each in data.fields if each.drug in names]
+    flagged = tuple(f"{name} " for name in names)
+    sweep = Sweep(axes, base, chosen, points, _conditions(data, base, points), flagged)
     others = [f for f in data.fields if f.name not in points]
     log.info("sweep: %s at %s; all else as in sample %s: %s",
              counted(len(chosen), "region"), counted(len(points), "point"), data.sample_id[base],
@@ -223,11 +230,10 @@ def read_regions(text: str | None, data: ExpressionData) -> np.ndarray:
     """
     if text is None:
         return np.arange(data.num_regions)
-    is_file = Path(text).is_file()
-    ids = Path(text).read_text("utf-8-sig").splitlines() if is_file else text.split(",")
+    known = {*data.region_id, *(gene for gene in data.gene_id if gene is not None)}
+    ids = [text] if text in known else _listed(text)
     wanted = [each.strip() for each in ids]
     wanted = [each for each in wanted if each and not each.startswith("#")]
-    known = {*data.region_id, *(gene for gene in data.gene_id if gene is not None)}
     missing = [each for each in dict.fromkeys(wanted) if each not in known]
     if missing or not wanted:
         more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
@@ -237,6 +243,25 @@ def read_regions(text: str | None, data: ExpressionData) -> np.ndarray:
         raise ConfigError(Problem(what if missing else "names no region", fix, f"--regions {text}"))
     mask = np.isin(data.region_id.astype(str), wanted) | np.isin(data.gene_id.astype(str), wanted)
     return np.flatnonzero(mask)
+
+
+def _listed(text: str) -> list[str]:
+    """The lines of a file, or what stands between commas.
+
+    Raises:
+        ConfigError: Where the file cannot be read.
+    """
+    try:
+        is_file = Path(text).is_file()
+    except (OSError, ValueError):  # too long for a path, or no path at all
+        is_file = False
+    if not is_file:
+        return text.split(",")
+    try:
+        return Path(text).read_text("utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        what = f"cannot be read as text: {error}"
+        raise ConfigError(Problem(what, "save it as UTF-8, one id per line", file=text)) from None
 
 
 def _base(evaluation: Evaluation, asked: str | None) -> int:
@@ -380,7 +405,7 @@ def _ends(
     ends = read[field.name].to_numpy(np.float64).reshape(-1, 2)
     if np.isnan(ends).any():
         raise _refuse(text, "an end of the range is blank", _EXAMPLE)
-    if not np.allclose(ends, ends[0]):
+    if not np.allclose(ends, ends[0], rtol=1e-6, atol=0):
         raise _refuse(text, "is another dose for every drug", "give it in mol/L, mM or µM")
     return ends[0]
 

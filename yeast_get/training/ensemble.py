@@ -49,9 +49,13 @@ def train_other_members(
         log.info("member %d of %d, seed %d", number, settings.training.ensemble, seed)
         folder = run.member(number)
         held = Checkpoint.load(folder.last).resume if resume and folder.last.is_file() else None
-        experiment = settings.experiment.model_copy(update={"seed": seed})
-        own = settings.model_copy(update={"experiment": experiment})
-        member = Finetune(stage.data, stage.part, stage.schema, own, device, stage.checkpoint)
+        alone = {
+            "experiment": settings.experiment.model_copy(update={"seed": seed}),
+            "training": settings.training.model_copy(update={"ensemble": 1}),
+        }
+        own = settings.model_copy(update=alone)
+        kept = dataclasses.replace(stage.checkpoint, settings=own.to_dict())
+        member = Finetune(stage.data, stage.part, stage.schema, own, device, kept)
         fit(another(seed), member, folder, device, held)
         members.append(Checkpoint.load(folder.best_model))
     return members

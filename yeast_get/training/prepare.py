@@ -118,7 +118,7 @@ def prepare(settings: Settings, device: torch.device, last: Path | None = None) 
     precision = autocast_dtype(settings.training.precision, device)
     log.info("device %s, %s", device, str(precision or torch.float32).removeprefix("torch."))
     trained = np.unique(data.region_index[part == TRAIN])
-    seen = SeenRegions.fit(schema.region_matrix(data)[trained])
+    seen = SeenRegions.fit(schema.region_inputs(data)[trained])
     checkpoint = Checkpoint(
         settings=settings.to_dict(),
         schema=schema.to_dict(),

@@ -19,8 +19,8 @@ FOLDER = {
 
 @pytest.fixture
 def load(tmp_path):
-    def load(genes, **data):
-        for name, text in {**FOLDER, "genes": genes}.items():
+    def load(genes, other=None, **data):
+        for name, text in {**FOLDER, "genes": genes, **(other or {})}.items():
             (tmp_path / f"{name}.csv").write_text(text)
         values = {"data": {"path": str(tmp_path), **data}}
         return load_expression_data(settings_from_dict(values, "x"))
@@ -62,8 +62,24 @@ def test_what_is_wrong_with_it_is_named(load, genes, said):
     assert "genes.csv" in str(caught.value.problems[0])
 
 
-def test_a_gene_of_a_region_that_was_left_out_has_no_value(load):
-    bad = "gene_id,region_id,weight\nG1,r1,1\nG1,r2,bad\nG2,r2,1\n"
-    data = load(bad, on_bad_row="skip", max_skipped=0.5)
-    assert data.genes.gene_id.tolist() == ["G1", "G2"]
-    assert data.genes.weights.toarray().tolist() == [[1, 0, 0], [0, 1, 0]]
+def test_a_gene_with_a_bad_row_or_a_region_that_was_left_out_has_no_value(load, tmp_path):
+    skip = {"on_bad_row": "skip", "max_skipped": 0.5}
+    bad = "gene_id,region_id,weight\nG1,r1,1\nG1,r2,bad\nG2,r2,1\nG3,r3,1\n"
+    data = load(bad, **skip)
+    assert data.genes.gene_id.tolist() == ["G1", "G2", "G3"]
+    assert data.genes.weights.toarray().tolist() == [[0.5, 0, 0], [0, 1, 0], [0, 0, 1]]
+    good = "gene_id,region_id,weight\nG1,r1,1\nG1,r2,1\nG2,r2,1\n"
+    data = load(good, {"regions": FOLDER["regions"].replace("r1,1", "r1,what")}, **skip)
+    assert data.region_id.tolist() == ["r2", "r3"]
+    assert data.genes.weights.toarray().tolist() == [[0.5, 0], [1, 0]]
+    true, _, gene, _ = data.genes.measured_and_predicted(
+        data.target[:, 0], data.target[:, 0], data.region_index, data.sample_index, 2
+    )
+    assert set(gene) == {1}
+    assert true.tolist() == [3, 4]
+
+
+def test_a_region_that_stands_twice_is_one_line_also_with_genes(load):
+    twice = {"regions": FOLDER["regions"] + "r3,3\n"}
+    with pytest.raises(DataError, match="'r3' stands twice"):
+        load(FOLDER["genes"], twice)

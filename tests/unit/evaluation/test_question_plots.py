@@ -27,7 +27,7 @@ def write_sweep(path, axes, regions=20, outside=lambda point: "", sd=None):
     table["y_pred"] = rng.normal(size=len(table))
     if sd is not None:
         table["y_std"] = sd
-    table["flags"] = [outside(point) for point in table.to_dict("records")]
+    table["extrapolated"] = [int(bool(outside(point))) for point in table.to_dict("records")]
     table.to_csv(path, index=False)
     return table
 
@@ -124,11 +124,20 @@ def test_two_long_fields_make_a_heat_map(tmp_path, png):
     written(png)
     axes = figure.axes[0]
     (mesh,) = kinds(axes, QuadMesh)
-    expected = table.groupby(["time", "temperature"])["y_pred"].mean().to_numpy()
+    expected = table.groupby(["temperature", "time"])["y_pred"].mean().to_numpy()  # longer along
     np.testing.assert_allclose(mesh.get_array().reshape(-1), expected, rtol=1e-6)
     (crosses,) = kinds(axes, PathCollection)
-    assert sorted(set(crosses.get_offsets()[:, 0])) == [8.5, 9.5]
+    assert sorted(set(crosses.get_offsets()[:, 1])) == [8.5, 9.5]
     assert len(crosses.get_offsets()) == 2 * 12
+
+
+def test_of_a_short_and_a_long_field_the_long_one_is_drawn_along(tmp_path, png):
+    axes_of = {"temperature": [25.0, 37.0], "dose": np.geomspace(1e-9, 1e-8, 60)}
+    write_sweep(tmp_path / "s.csv", axes_of)
+    (axes,) = plot_sweep(tmp_path / "s.csv", png, {"temperature": "°C", "dose": "mol/L"}).axes
+    assert len(axes.lines) == 2
+    assert all(len(each.get_xdata()) == 60 for each in axes.lines)
+    assert axes.get_xscale() == "log"
 
 
 def test_two_strands_have_a_panel_each(tmp_path, png):

@@ -252,7 +252,15 @@ def test_a_sweep_equals_the_predictions_of_a_table_written_by_hand(asked, run, l
     evaluation = asked(data=windows)
     axis(evaluation, "temperature=28:38:lin:3", "medium=all").answer(evaluation, run)
     said = pd.read_csv(run.sweep, dtype={"y_pred": np.float32})
-    assert list(said) == ["region_id", "gene_id", "temperature", "medium", "y_pred", "flags"]
+    assert list(said) == [
+        "region_id",
+        "gene_id",
+        "temperature",
+        "medium",
+        "y_pred",
+        "extrapolated",
+        "flags",
+    ]
     _, data = load(by_hand(six_samples(), POINTS, "s0"), data=windows)
     assert said["region_id"].tolist() == data.region_id[data.region_index].tolist()
     for name in ("temperature", "medium"):
@@ -416,3 +424,29 @@ def test_conditions_in_words(load):
     assert words[4] == "SC, 30 °C, preculture 3 h, H2O2 1 mM, for 20 min, ph 5.5, BY4741"
     assert words[1] == "preculture 3 h, no drug, for 20 min, ph 5.5, BY4741"
     assert condition_words(data.conditions, data.fields[1:2])[1] == "nothing recorded"
+
+
+def test_regions_by_a_long_list_an_id_with_a_comma_and_a_file_that_is_no_text(load, tmp_path):
+    _, data = load(six_samples())
+    every = [*data.region_id] * 30
+    assert len(read_regions(",".join(every), data)) == data.num_regions
+    data.region_id[0] = "chrI:1,000-2,000"
+    assert read_regions("chrI:1,000-2,000", data).tolist() == [0]
+    (tmp_path / "ids.txt").write_bytes("区域一\n".encode("gbk"))
+    with pytest.raises(ConfigError, match="ids.txt: cannot be read as text"):
+        read_regions(str(tmp_path / "ids.txt"), data)
+
+
+def test_doses_of_nanomolar_are_told_apart_where_drugs_weigh_differently(load):
+    molar = {"drug_concentration": {"molar_mass": {"A": 900, "H2O2": 34}}}
+    table = six_samples()
+    table.loc[table["sample_id"] == "s3", ["drug", "drug_concentration"]] = ["A", 1e-3]
+    settings, data = load(table, conditions=molar)
+    schema = FeatureSchema.fit(data, np.ones(data.num_observations, dtype=bool), settings)
+    evaluation = Evaluation(
+        random_model(settings, schema), data, schema, settings, None,
+        np.full(data.num_observations, TRAIN), data.signature, "all", {}, None, None, 64,
+    )  # fmt: skip
+    sweeps = ("drug=A,H2O2", "drug_concentration=1 ng/mL:5 ng/mL:lin:5")
+    with pytest.raises(ConfigError, match="ng/mL"):
+        read_sweep(evaluation, sweeps, None, None)
