@@ -34,7 +34,7 @@ def value_words(field: ConditionField, value: Any) -> str:
         return f"{value / (size or 1e-9):.6g} {unit}"
     unit = unit_words(field)
     if unit == "h" and 0 < value < 1:
-        value, unit = 60 * value, "min"
+        value, unit = float(f"{60 * value:.3g}"), "min"
     name = f"{field.name.removesuffix(_TOLD_BY_UNIT.get(unit, '')).replace('_', ' ')} "
     return f"{_NAMED_BY_UNIT.get(field.name, name)}{float(value):.4g} {unit}".strip()
 
