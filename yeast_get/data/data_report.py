@@ -37,7 +37,7 @@ def describe(data: ExpressionData, settings: Settings) -> dict[str, Any]:
         "rows": data.num_observations,
         "regions": data.num_regions,
         "samples": data.num_samples,
-        "condition_signatures": len(np.unique(data.signature)),
+        "condition_signatures": len(data.condition_first),
         "measured": int(data.measured.sum()),
         "roles": data.roles,
         "missing_share": missing,
@@ -76,7 +76,7 @@ def _describe_target(data: ExpressionData, settings: Settings) -> dict[str, Any]
 
 def _replicate_sd(data: ExpressionData) -> float | None:
     """Pooled SD of the first target over samples of one condition signature, None without any."""
-    condition = np.unique(data.signature, return_inverse=True)[1].reshape(-1)
+    condition = data.condition
     if len(np.unique(condition)) == len(condition):
         return None
     return replicate_sd(data.region_index, condition[data.sample_index], data.target)

@@ -109,6 +109,10 @@ class ExpressionData:
     def __post_init__(self) -> None:
         self.field_hash = field_hashes(self.conditions)  # [S,fields] int64, 0 = not recorded
         self.signature = self.field_hash.sum(axis=1, dtype=np.int64)  # [S]
+        _, self.condition_first, condition = np.unique(  # [C] the first sample of each condition
+            self.signature, return_index=True, return_inverse=True
+        )
+        self.condition = condition.reshape(-1)  # [S] codes 0.., which condition a sample has
         self.region_hash = np.array([stable_hash(each) for each in self.region_id], dtype=np.int64)
         self.sample_hash = np.array([stable_hash(each) for each in self.sample_id], dtype=np.int64)
 
@@ -131,6 +135,11 @@ class ExpressionData:
     def warnings(self) -> list[str]:
         """What the user should know about the table, a line each."""
         return [finding.line() for finding in self.findings.warnings]
+
+    @property
+    def target_suffixes(self) -> list[str]:
+        """What follows the name of a column of each target in an output table, T texts."""
+        return [""] if len(self.target_names) == 1 else [f"_{name}" for name in self.target_names]
 
     @property
     def measured(self) -> np.ndarray:

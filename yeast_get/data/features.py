@@ -196,6 +196,11 @@ class FeatureSchema:
             known_regions=len(self.known_regions),
         )
 
+    @property
+    def presence_columns(self) -> dict[int, int]:
+        """The presence column of each feature column that has one, by their places."""
+        return {j: len(self.offset) + i for i, j in enumerate(self.with_presence)}
+
     def input_columns(self) -> dict[str, list[Any]]:
         """The input columns of the model in their order, and how their values are scaled.
 

@@ -37,10 +37,10 @@ def make_split(data: ExpressionData, config: SplitConfig) -> np.ndarray:
     if config.by == "region":
         part = _assign(region_groups(data), data.region_index, config, rng)
     elif config.by == "condition":
-        part = _assign(_codes(data.signature), data.sample_index, config, rng)
+        part = _assign(data.condition, data.sample_index, config, rng)
     elif config.by == "region_and_condition":
         by_region = _assign(region_groups(data), data.region_index, config, rng)
-        by_condition = _assign(_codes(data.signature), data.sample_index, config, rng)
+        by_condition = _assign(data.condition, data.sample_index, config, rng)
         part = np.where(by_region == by_condition, by_region, np.uint8(UNUSED))
     elif config.by == "chromosome":
         part = _by_name(data, data.chrom[data.region_index], "chrom", config, rng)
@@ -49,7 +49,7 @@ def make_split(data: ExpressionData, config: SplitConfig) -> np.ndarray:
         part = _by_name(data, data.column(column), column, config, rng)
     else:
         cell = data.region_index.astype(np.int64) * data.num_samples
-        cell += _codes(data.signature)[data.sample_index]
+        cell += data.condition[data.sample_index]
         part = _assign(_codes(cell), np.arange(len(cell)), config, rng)
     part = np.where(data.measured, part, np.uint8(UNUSED))
     _check_parts(data, part, config)
@@ -213,7 +213,7 @@ def split_line(data: ExpressionData, part: np.ndarray, config: SplitConfig) -> s
     test, train = part == TEST, part == TRAIN
     known_region = np.zeros(data.num_regions, dtype=bool)
     known_region[data.region_index[train]] = True
-    codes = _codes(data.signature)
+    codes = data.condition
     known_condition = np.zeros(codes.max() + 1, dtype=bool)
     known_condition[codes[data.sample_index[train]]] = True
     cells = data.region_index.astype(np.int64) * len(known_condition) + codes[data.sample_index]

@@ -126,7 +126,7 @@ def calibration_groups(data: ExpressionData, part: np.ndarray) -> tuple[np.ndarr
     """
     val, train = part == VAL, part == TRAIN
     region = region_groups(data)[data.region_index]
-    condition = np.unique(data.signature, return_inverse=True)[1].reshape(-1)[data.sample_index]
+    condition = data.condition[data.sample_index]
     new = [
         (group[val], words)
         for group, words in ((region, "regions"), (condition, "conditions"))

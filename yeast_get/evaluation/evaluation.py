@@ -15,7 +15,7 @@ from yeast_get.data.splits import PART_NAMES, TEST, TRAIN, VAL
 from yeast_get.data.yeast_dataset import YeastDataset
 from yeast_get.evaluation.bootstrap import Resampler, choose_over
 from yeast_get.evaluation.conformal import LEVEL, Calibration
-from yeast_get.evaluation.inference import in_input_units, predict_members
+from yeast_get.evaluation.inference import in_input_units, mean_and_spread, predict_members
 from yeast_get.evaluation.rivals import Rivals
 from yeast_get.model.yeast_model import Ensemble, YeastModel
 
@@ -87,10 +87,7 @@ class Evaluation:
         everything = np.ones(self.data.num_observations, dtype=bool)
         precision = self.settings.training.precision
         each = predict_members(self.model, self.dataset, everything, self.batch_size, precision)
-        y_model = each.mean(axis=0)
-        spread = each.std(axis=0, ddof=1) if len(each) > 1 else np.zeros_like(y_model)
-        y_pred, y_std = in_input_units(self.schema, each)
-        return Predictions(y_pred, y_std, y_model, spread)
+        return Predictions(*in_input_units(self.schema, each), *mean_and_spread(each))
 
     def interval(
         self, predictions: Predictions, level: float = LEVEL
@@ -123,6 +120,11 @@ class Evaluation:
     def is_mixed(self) -> bool:
         """Whether the headline would mix rows that were trained on with others."""
         return self.headline == "all" and bool(self.trained_on.any())
+
+    @property
+    def is_fitted_to(self) -> bool:
+        """Whether the headline is of rows that the model was fitted to, or calibrated on."""
+        return self.headline in ("train", "val")
 
     @property
     def pictured(self) -> str:

@@ -140,8 +140,7 @@ def _some(
 def _inputs(dataset: YeastDataset, schema: FeatureSchema) -> list[tuple[str, str, int, Columns]]:
     """Per input: name, kind, how many columns of the table it is, and where the tensors hold it."""
     out: list[tuple[str, str, int, Columns]] = []
-    first_presence = len(schema.motif_names) + len(schema.region_feature_names)
-    presence = {j: first_presence + i for i, j in enumerate(schema.with_presence)}
+    presence = schema.presence_columns
 
     def region_input(name: str, kind: str, columns: list[int]) -> None:
         bits = [presence[j] for j in columns if j in presence]

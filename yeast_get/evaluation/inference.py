@@ -10,7 +10,7 @@ import torch
 
 from yeast_get.data.features import FeatureSchema
 from yeast_get.data.yeast_dataset import EpochSampler, YeastDataset, batches
-from yeast_get.model.yeast_model import Ensemble, YeastModel
+from yeast_get.model.yeast_model import Ensemble, YeastModel, members_of
 
 
 def autocast_dtype(precision: str, device: torch.device) -> torch.dtype | None:
@@ -67,9 +67,14 @@ def predict_members(
     precision: str = "fp32",
 ) -> np.ndarray:
     """As `predict`, for every member of an ensemble apart [K,N,T]; K = 1 for a single model."""
-    members = list(model) if isinstance(model, Ensemble) else [model]
-    said = [predict(each, dataset, wanted, batch_size, precision) for each in members]
+    said = [predict(each, dataset, wanted, batch_size, precision) for each in members_of(model)]
     return np.stack(said)
+
+
+def mean_and_spread(members: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Predictions of members [K,...] in model space -> their mean and SD; 0 for a single model."""
+    mean = members.mean(axis=0)
+    return mean, members.std(axis=0, ddof=1) if len(members) > 1 else np.zeros_like(mean)
 
 
 def in_input_units(

@@ -48,8 +48,7 @@ class Knockout:
     def answer(self, evaluation: Evaluation, run: RunDir) -> None:
         """Predict without the motifs; write `knockout.csv` and its picture; log what changed."""
         data, schema = evaluation.data, evaluation.schema
-        _, condition = np.unique(data.signature, return_inverse=True)
-        condition = condition.reshape(-1)[data.sample_index]
+        condition = data.condition[data.sample_index]
         cell = data.region_index.astype(np.int64) * data.num_samples + condition
         at = np.unique(cell, return_index=True)[1]  # of replicates the first
         wanted = np.zeros(data.num_observations, dtype=bool)
@@ -71,8 +70,7 @@ class Knockout:
                 "has_motif": has_motif[region].astype(int),
             }
         )
-        for t, target in enumerate(data.target_names):
-            suffix = "" if len(data.target_names) == 1 else f"_{target}"
+        for t, suffix in enumerate(data.target_suffixes):
             frame[f"y_pred{suffix}"] = y_pred[:, t]
             frame[f"y_knockout{suffix}"] = y_knockout[:, t]
             frame[f"change{suffix}"] = y_knockout[:, t] - y_pred[:, t]
@@ -93,8 +91,7 @@ class Knockout:
         before = predict_members(evaluation.model, dataset, *how)
         kept = dataset.motif.clone()
         schema = evaluation.schema
-        first = len(schema.motif_names) + len(schema.region_feature_names)
-        presence = [first + i for i, j in enumerate(schema.with_presence) if j in self.columns]
+        presence = [at for j, at in schema.presence_columns.items() if j in self.columns]
         try:
             dataset.motif[:, self.columns] = dataset.absent[self.columns]
             dataset.motif[:, presence] = torch.ones((), device=dataset.device)  # 0 was measured

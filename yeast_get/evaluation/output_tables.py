@@ -37,8 +37,7 @@ def write_predictions(evaluation: Evaluation, predictions: Predictions, run: Run
     for name in data.conditions.columns:
         cells = [cell_text(value) for value in data.conditions[name]]
         frame[name] = _repeated(np.array(cells, dtype=object), data.sample_index)
-    for t, target in enumerate(data.target_names):
-        suffix = "" if len(data.target_names) == 1 else f"_{target}"
+    for t, suffix in enumerate(data.target_suffixes):
         frame[f"y_true{suffix}"] = data.target[:, t]
         frame[f"y_pred{suffix}"] = y_pred[:, t]
         frame[f"residual{suffix}"] = data.target[:, t] - y_pred[:, t]
@@ -70,8 +69,7 @@ def write_tables(
     Beside the model's scores stand those of the best baseline, in the part of the headline.
     """
     data = evaluation.data
-    _, first, condition = np.unique(data.signature, return_index=True, return_inverse=True)
-    condition = condition.reshape(-1)
+    first, condition = data.condition_first, data.condition
     names = data.conditions.iloc[first].map(cell_text).reset_index(drop=True)
     names.insert(0, "samples", np.bincount(condition))
     names.insert(0, "first_sample_id", data.sample_id[first])
@@ -113,8 +111,7 @@ def write_embeddings(
     region, in units of the input.
     """
     data, model = evaluation.data, evaluation.model
-    _, first, condition = np.unique(data.signature, return_index=True, return_inverse=True)
-    condition = condition.reshape(-1)[data.sample_index]
+    first, condition = data.condition_first, data.condition[data.sample_index]
     wanted = evaluation.in_part(evaluation.headline)
     dataset.use(wanted)
     width = evaluation.settings.model.transformer.embed_dim

@@ -58,8 +58,8 @@ def evaluate(
         _interpret(evaluation, run)
     if task.test_mode == "predict":
         return {}
-    metrics, best_baseline = measure(evaluation, predictions)
     curve = calibration_curve(evaluation, predictions)
+    metrics, best_baseline = measure(evaluation, predictions, curve)
     if curve is not None:
         write_csv(curve, run.calibration)
     write_json(run.metrics, metrics)

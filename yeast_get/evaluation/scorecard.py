@@ -20,7 +20,7 @@ from yeast_get.evaluation.conformal import LEVEL, LEVELS, NEEDED
 from yeast_get.evaluation.evaluation import Evaluation, Predictions
 from yeast_get.evaluation.metrics import summarise
 from yeast_get.evaluation.replicates import replicate_agreement
-from yeast_get.model.yeast_model import Ensemble
+from yeast_get.model.yeast_model import members_of
 
 log = logging.getLogger(__name__)
 
@@ -39,11 +39,17 @@ class BestBaseline:
 
 
 def measure(
-    evaluation: Evaluation, predictions: Predictions
+    evaluation: Evaluation, predictions: Predictions, curve: pd.DataFrame | None
 ) -> tuple[dict[str, Any], BestBaseline | None]:
-    """The content of `metrics.json`, and what the best baseline says of the headline's rows."""
+    """The content of `metrics.json`, and what the best baseline says of the headline's rows.
+
+    Args:
+        evaluation: Model and table.
+        predictions: Of it.
+        curve: `calibration_curve` of the two.
+    """
     data, part, y_pred = evaluation.data, evaluation.part, predictions.y_pred
-    condition = _conditions(data)[data.sample_index]
+    condition = data.condition[data.sample_index]
 
     def summary(y: np.ndarray, wanted: np.ndarray) -> dict[str, Any]:
         region = data.region_index[wanted]
@@ -83,9 +89,9 @@ def measure(
             drug: summary(y_pred, wanted & rows) for drug, rows in _drugs(data, wanted).items()
         },
         "by_target": _by_target(data, y_pred, wanted, condition),
-        "by_gene": _by_gene(data, y_pred, wanted, condition),
+        "by_gene": _by_gene(data, y_pred, wanted),
         "transformed": _transformed(evaluation, predictions.y_model, wanted, condition),
-        "uncertainty": _uncertainty(evaluation, predictions),
+        "uncertainty": _uncertainty(evaluation, curve),
         "baselines": baselines,
         "beats_best_baseline_by": beats,
         "overlap_with_training": evaluation.overlap,
@@ -100,15 +106,10 @@ def _everywhere(name: str, said: dict[str, np.ndarray | str], wanted: np.ndarray
     return BestBaseline(name, y_pred)
 
 
-def _conditions(data: ExpressionData) -> np.ndarray:
-    """[S] codes 0.., the growth condition of each sample."""
-    return np.unique(data.signature, return_inverse=True)[1].reshape(-1)
-
-
 def _replicates(data: ExpressionData, wanted: np.ndarray) -> dict[str, Any]:
     """How far replicates agree in the wanted rows [N]."""
-    condition = _conditions(data)
-    condition[data.conditions.isna().all(axis=1).to_numpy()] = -1
+    blank = data.conditions.isna().all(axis=1).to_numpy()
+    condition = np.where(blank, -1, data.condition)
     region, sample = data.region_index[wanted], data.sample_index[wanted]
     return replicate_agreement(data.target[wanted], region, sample, condition[sample])
 
@@ -140,21 +141,17 @@ def _by_target(
     }
 
 
-def _by_gene(
-    data: ExpressionData, y_pred: np.ndarray, wanted: np.ndarray, condition: np.ndarray
-) -> dict[str, Any]:
+def _by_gene(data: ExpressionData, y_pred: np.ndarray, wanted: np.ndarray) -> dict[str, Any]:
     """The scores of genes, each the weighted mean of its regions; empty without a gene table."""
     if data.genes is None:
         return {}
-    first = np.zeros(data.num_samples, dtype=np.int64)
-    first[data.sample_index] = condition
     said = {}
     for t, name in enumerate(data.target_names):
         rows = data.region_index[wanted], data.sample_index[wanted]
         true, pred, gene, sample = data.genes.measured_and_predicted(
             data.target[wanted, t], y_pred[wanted, t], *rows, data.num_samples
         )
-        scores = summarise(true, pred, gene, first[sample])
+        scores = summarise(true, pred, gene, data.condition[sample])
         said[name] = {"genes": len(np.unique(gene)), **scores}
     return said
 
@@ -181,8 +178,12 @@ def calibration_curve(evaluation: Evaluation, predictions: Predictions) -> pd.Da
         nothing was calibrated.
     """
     wanted = evaluation.data.measured & evaluation.in_part(evaluation.headline)
-    fitted_to = evaluation.is_mixed or evaluation.headline in ("train", "val")
-    if fitted_to or evaluation.calibration is None or not wanted.any():
+    if (
+        evaluation.is_mixed
+        or evaluation.is_fitted_to
+        or evaluation.calibration is None
+        or not wanted.any()
+    ):
         return None
     true = evaluation.data.target[wanted]
     measured = ~np.isnan(true)
@@ -198,20 +199,23 @@ def calibration_curve(evaluation: Evaluation, predictions: Predictions) -> pd.Da
     return pd.DataFrame(rows, columns=["level", "covered", "n", "mean_width"])
 
 
-def _uncertainty(evaluation: Evaluation, predictions: Predictions) -> dict[str, Any]:
+def _uncertainty(evaluation: Evaluation, curve: pd.DataFrame | None) -> dict[str, Any]:
     """What is known of the intervals at `LEVEL`, and how many of the values they hold."""
-    members = evaluation.model.members if isinstance(evaluation.model, Ensemble) else [None]
     out: dict[str, Any] = {"level": LEVEL, "covered": None, "mean_width": None}
-    out |= {"members": len(members), "groups": None, "over": None, "reason": None}
+    out |= {
+        "members": len(members_of(evaluation.model)),
+        "groups": None,
+        "over": None,
+        "reason": None,
+    }
     if evaluation.calibration is None:
         return out | {"reason": "the intervals of this model were not calibrated"}
-    if evaluation.headline in ("train", "val"):
+    if evaluation.is_fitted_to:
         return out | {"reason": "the model was fitted to these rows, or calibrated on them"}
     calibration = evaluation.calibration
     out |= {"groups": calibration.fewest, "over": calibration.over, "needed": NEEDED}
     if calibration.reason is not None:
         return out | {"reason": calibration.reason}
-    curve = calibration_curve(evaluation, predictions)
     if curve is None:
         return out | {"reason": "the part has no measured row"}
     at_level = curve.iloc[LEVELS.index(LEVEL)]

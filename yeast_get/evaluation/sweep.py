@@ -94,8 +94,7 @@ class Sweep:
         frame = pd.DataFrame({"region_id": data.region_id[region], "gene_id": data.gene_id[region]})
         for name in self.points:
             frame[name] = self.points[name].to_numpy()[point]
-        for t, target in enumerate(data.target_names):
-            suffix = "" if len(data.target_names) == 1 else f"_{target}"
+        for t, suffix in enumerate(data.target_suffixes):
             frame[f"y_pred{suffix}"] = y_pred[:, t]
             if y_std is not None:
                 frame[f"y_std{suffix}"] = y_std[:, t]
@@ -282,8 +281,8 @@ def _base(evaluation: Evaluation, asked: str | None) -> int:
     train = evaluation.part == TRAIN
     counted_rows = data.sample_index[train] if train.any() else data.sample_index
     of = "the training rows" if train.any() else "the rows"
-    values, first, code = np.unique(data.signature, return_index=True, return_inverse=True)
-    rows = np.bincount(code.reshape(-1)[counted_rows], minlength=len(values))
+    first = data.condition_first
+    rows = np.bincount(data.condition[counted_rows], minlength=len(first))
     base = int(first[rows == rows.max()].min())
     log.info("sweep: the base is the condition of most of %s in %s (%d of %d)", of, data.source,
              rows.max(), rows.sum())  # fmt: skip

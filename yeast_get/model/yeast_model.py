@@ -9,7 +9,7 @@ Classes stand in the order in which data flows. `YeastModel` keeps GET's paramet
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from functools import partial
 from typing import Any, cast
 
@@ -424,10 +424,12 @@ class Ensemble(nn.Module):
 
     def encode(self, batch: Batch) -> Tensor:
         """The tokens [B,R,D] of the first member, since those of others lie in other spaces."""
-        return next(iter(self)).encode(batch)
+        return members_of(self)[0].encode(batch)
 
-    def __iter__(self) -> Iterator[YeastModel]:
-        return (cast(YeastModel, member) for member in self.members)
+
+def members_of(model: YeastModel | Ensemble) -> list[YeastModel]:
+    """The members of an ensemble, or a single model as the only one."""
+    return cast(list[YeastModel], list(model.members)) if isinstance(model, Ensemble) else [model]
 
 
 class MaskedRegionModel(YeastTransformer):

@@ -6,12 +6,11 @@ import dataclasses
 import logging
 from collections.abc import Callable
 
-import numpy as np
 import torch
 
 from yeast_get.data.splits import VAL
 from yeast_get.evaluation.conformal import Calibration, calibration_groups
-from yeast_get.evaluation.inference import predict_members
+from yeast_get.evaluation.inference import mean_and_spread, predict_members
 from yeast_get.model.yeast_model import Ensemble, YeastModel
 from yeast_get.run_dir import RunDir
 from yeast_get.training.checkpoint import Checkpoint
@@ -74,11 +73,10 @@ def finish(
     model = whole.build()[-1].to(device)
     training, wanted = stage.settings.training, stage.part == VAL
     each = predict_members(model, stage.val_set, wanted, training.batch_size, training.precision)
-    each = each[:, wanted]
-    spread = each.std(axis=0, ddof=1) if others else np.zeros_like(each[0])
+    y_pred, spread = mean_and_spread(each[:, wanted])
     target = stage.schema.to_model(stage.data.target[wanted])
     groups, over = calibration_groups(stage.data, stage.part)
-    calibration = Calibration.fit(target, each.mean(axis=0), spread, groups, over)
+    calibration = Calibration.fit(target, y_pred, spread, groups, over)
     whole = dataclasses.replace(whole, calibration=calibration.to_dict())
     stage.save_best(run, whole)
     return whole, model

@@ -417,7 +417,7 @@ def manifest(
             "sha256": data.fingerprint,
             "regions": data.num_regions,
             "samples": data.num_samples,
-            "conditions": len(np.unique(data.signature)),
+            "conditions": len(data.condition_first),
             "observations": data.num_observations,
             "measured": int(data.measured.sum()),
             "roles": data.roles,
