@@ -24,6 +24,9 @@ def test_interpret_is_an_option_of_both_commands_and_writes_the_same_bytes(
         assert not (plain / name).exists()
         assert (run / name).read_bytes() == (twice[0] / name).read_bytes()
         assert (twice[0] / name).read_bytes() == (twice[1] / name).read_bytes()
+    header = (run / FILES[0]).read_bytes()[:10]
+    assert header[3] == 0  # no name, which would be that of a process
+    assert header[4:8] == bytes(4)  # no time
     assert read(run).equals(read(plain))
     assert "add up to the change" in (run / "train.log").read_text()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from gzip import GzipFile
 from pathlib import Path
 from typing import Any
 
@@ -167,10 +168,13 @@ def _repeated(values: np.ndarray, index: np.ndarray) -> pd.Categorical:
 
 def write_csv(frame: pd.DataFrame, path: Path) -> None:
     """Write a table atomically, numbers to nine digits; compressed where its name ends in .gz."""
-    gzip = {"method": "gzip", "mtime": 0}  # the same bytes at any time
     with atomic(path) as temporary:
-        compression = gzip if path.suffix == ".gz" else None
-        frame.to_csv(temporary, index=False, float_format="%.9g", compression=compression)
+        if path.suffix != ".gz":
+            frame.to_csv(temporary, index=False, float_format="%.9g")
+            return
+        # without name and time in its header, so that the bytes are always the same
+        with temporary.open("wb") as file, GzipFile("", "wb", fileobj=file, mtime=0) as handle:
+            frame.to_csv(handle, index=False, float_format="%.9g")
 
 
 def part_counts(part: np.ndarray) -> dict[str, int]:
