@@ -64,6 +64,7 @@ def train(
 
     from yeast_get.command_line import choose_device, command_text, log_to_file, start_logging
     from yeast_get.config import load_settings
+    from yeast_get.distributed import from_writer, is_restarted, is_writer
     from yeast_get.errors import Problem, RunError
     from yeast_get.run_dir import TRAIN_FILES, RunDir
 
@@ -74,7 +75,10 @@ def train(
     if not check and output is None:
         raise RunError(Problem("no run folder is named", "give --output"))
     run = RunDir(output or "", TRAIN_FILES)
-    if output is not None:
+    if is_restarted():  # by torchrun, after one of its processes died
+        resume = from_writer(run.last.is_file)
+        overwrite = not resume
+    if output is not None and is_writer():
         run.check(resume=resume, overwrite=overwrite)
     if overwrite:
         run.check_keeps(settings.finetune.checkpoint, "finetune.checkpoint")
@@ -105,8 +109,9 @@ def train(
         try_one_batch(ready.model, stage.train_set, taught, stage.settings, stage.data.source)
         finish_check(ready.described, stage.data, report_to)
         return
-    run.start(overwrite=overwrite)
-    log_to_file(run.train_log)
+    if is_writer():
+        run.start(overwrite=overwrite)
+        log_to_file(run.train_log)
     work()
     log.info("done in %.0f s; everything is in %s", time.monotonic() - started, run.path)
 

@@ -101,6 +101,18 @@ class RunError(UserError):
     """A run folder or a device that cannot be used, or a training that went wrong."""
 
 
+class Stopped(Exception):
+    """A signal ended a run after its state was written.
+
+    Attributes:
+        number: Of the signal.
+    """
+
+    def __init__(self, number: int, said: str) -> None:
+        self.number = number
+        super().__init__(said)
+
+
 def nearest(name: str, choices: Iterable[str]) -> str | None:
     """The one of `choices` that `name` was probably meant to be."""
     near = get_close_matches(name, list(choices), n=1, cutoff=0.6)

@@ -166,7 +166,7 @@ class YeastDataset(Dataset[Batch]):
         return len(self.windows)
 
     def __getitem__(self, at: np.ndarray) -> Batch:
-        """The batch of windows `at` [B]."""
+        """The batch of windows `at` [B]; -1 is a window of padding alone."""
         batch, cell = self._gather(at)
         self._augment(batch, cell)
         return batch
@@ -177,6 +177,8 @@ class YeastDataset(Dataset[Batch]):
         region = self._put(windows.region[at].astype(np.int64))  # [B,R]
         sample = self._put(windows.sample[at].astype(np.int64))  # [B]
         observation = self._put(windows.observation[at].astype(np.int64))  # [B,R]
+        nothing = self._put(at < 0).unsqueeze(1)
+        region, observation = (each.masked_fill(nothing, -1) for each in (region, observation))
         real, row = region >= 0, region.clamp(min=0)
         of_sample = sample if self.accessibility.shape[1] > 1 else torch.zeros_like(sample)
         known = observation.clamp(min=0)
@@ -327,6 +329,7 @@ class EpochSampler(Sampler[np.ndarray]):
         batch_size: Windows per batch.
         rng: Shuffles; None keeps the order.
         first_batch: Batches to leave out at the start, where an epoch is taken up again.
+        shard: (k, n): only the k-th of n parts of every batch, filled up with -1 to one length.
     """
 
     def __init__(
@@ -335,10 +338,17 @@ class EpochSampler(Sampler[np.ndarray]):
         batch_size: int,
         rng: np.random.Generator | None = None,
         first_batch: int = 0,
+        shard: tuple[int, int] = (0, 1),
     ) -> None:
         order = np.arange(count) if rng is None else rng.permutation(count)
         self.batches = [order[i : i + batch_size] for i in range(0, count, batch_size)]
         self.batches = self.batches[first_batch:]
+        part, parts = shard
+        if parts > 1:
+            self.batches = [
+                np.pad(each, (0, -len(each) % parts), constant_values=-1)[part::parts]
+                for each in self.batches
+            ]
 
     def __len__(self) -> int:
         return len(self.batches)

@@ -12,6 +12,7 @@ from yeast_get.data.expression_data import ExpressionData
 from yeast_get.data.features import FeatureSchema
 from yeast_get.data.splits import VAL
 from yeast_get.data.yeast_dataset import YeastDataset
+from yeast_get.distributed import is_writer
 from yeast_get.errors import Problem, RunError
 from yeast_get.evaluation.inference import predict
 from yeast_get.evaluation.metrics import score
@@ -46,7 +47,7 @@ class Finetune(Stage):
             cast(YeastModel, model), self.val_set, self.data, wanted, self.schema, self.settings,
             epoch,
         )  # fmt: skip
-        if not self.settings.logging.tensorboard:
+        if not self.settings.logging.tensorboard or not is_writer():
             return scores, None
         from yeast_get.evaluation.plots import scatter_image
 
