@@ -18,7 +18,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from yeast_get.distributed import is_writer, join, leave, local_rank, local_world_size
+from yeast_get.distributed import (
+    is_writer,
+    join,
+    leave,
+    local_rank,
+    local_world_size,
+    telling_of_lost_ranks,
+)
 from yeast_get.errors import Problem, RunError, Stopped, UserError
 
 if TYPE_CHECKING:
@@ -115,7 +122,8 @@ def run_command(work: Callable[[], None], debug: bool) -> None:
     """
     signal.signal(signal.SIGTERM, _end_by_signal)
     try:
-        work()
+        with telling_of_lost_ranks():
+            work()
         leave()
     except UserError as error:
         if debug:
@@ -128,6 +136,8 @@ def run_command(work: Callable[[], None], debug: bool) -> None:
     except KeyboardInterrupt:
         _say("stopped by Ctrl-C; files that were written are whole")
         sys.exit(130)
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 _SIGNALS = {int(signal.SIGINT): "Ctrl-C", int(signal.SIGTERM): "SIGTERM"}

@@ -8,8 +8,11 @@ writer, and every function here does nothing.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
+
+from yeast_get.errors import Problem, RunError
 
 if TYPE_CHECKING:
     import torch
@@ -80,6 +83,20 @@ def leave() -> bool:
 
         distributed.destroy_process_group()
     return is_writer()
+
+
+@contextmanager
+def telling_of_lost_ranks() -> Iterator[None]:
+    """Turn what NCCL and gloo raise, where another rank has died, into one line."""
+    try:
+        yield
+    except RuntimeError as error:
+        said = str(error)
+        if size() == 1 or not any(name in said for name in ("gloo", "NCCL")):
+            raise
+        what = f"another process of this run is gone ({' '.join(said.split())[:120]})"
+        fix = "see its last lines; last.pth holds the run as it was last saved"
+        raise RunError(Problem(what, fix)) from error
 
 
 def sum_over_ranks(values: torch.Tensor) -> torch.Tensor:

@@ -170,7 +170,11 @@ def fit(
     """
     with StopSignal() as stop:
         run = _start(model, stage, folder, device, stop)
-        progress = Progress(monitor=_monitor(run)) if resume is None else _restore(run, resume)
+        if resume is None:
+            progress = Progress(monitor=_monitor(run))
+        else:
+            progress = _restore(run, resume)
+            log.info("resumed in epoch %d, after step %d", progress.epoch, progress.step)
         if not progress.history:
             _finish_epoch(run, progress, train_loss=None)
         training = run.settings.training
