@@ -68,7 +68,8 @@ def furthest(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> fl
 @pytest.mark.parametrize(
     "settings",
     [
-        ("training.precision=fp64", "training.max_epochs=1", "data.regions_per_window=4", "training.batch_size=9",
+        ("training.precision=fp64", "training.max_epochs=1", "data.regions_per_window=4",
+         "training.batch_size=9",
          "training.accumulate_grad_batches=2", "training.ema_decay=0.5"),
         ("training.precision=fp32", "training.batch_size=33", "training.max_epochs=2"),
     ],
@@ -119,7 +120,16 @@ def test_ranks_evaluate_pretrain_and_fine_tune_an_ensemble(table_path, tmp_path,
 def test_where_one_process_dies_torchrun_starts_again_and_nothing_is_lost(table_path, tmp_path):
     run = tmp_path / "run"
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    command += ["--nproc-per-node", "2", "--max-restarts", "1", "-m", "train_yeast", "--data", str(table_path)]
+    command += [
+        "--nproc-per-node",
+        "2",
+        "--max-restarts",
+        "1",
+        "-m",
+        "train_yeast",
+        "--data",
+        str(table_path),
+    ]
     settings = [*SMALL, "training.max_epochs=30", "report.enabled=false"]
     command += ["--device", "cpu", "--output", str(run), *options(settings)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as running:
