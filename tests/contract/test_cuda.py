@@ -75,7 +75,7 @@ def test_a_run_on_cuda_resumes_to_the_bit(train, table_path, monkeypatch, precis
 
 
 def test_the_scaler_takes_an_overflow_of_fp16_first(train, table_path, monkeypatch, capsys):
-    """Beyond fp16's range a step is left out and the scale halved; where no scale helps, it ends."""
+    """Beyond fp16's range a step is left out and the scale halved; where none helps, it ends."""
     plain, factor = loop.loss_sum, 1e3
 
     def steep(*arguments):
