@@ -12,6 +12,7 @@ import signal
 import sys
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from logging.handlers import MemoryHandler
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from yeast_get.errors import Problem, RunError, UserError
+from yeast_get.run_dir import RunDir, writing
 
 if TYPE_CHECKING:
     import torch
@@ -41,8 +43,9 @@ class Command(click.Command):
     def make_context(
         self, info_name: str | None, args: list[str], *more: Any, **options: Any
     ) -> click.Context:
-        """Remember the whole command line, for `command_text`."""
-        said = shlex.join([str(self.name), *args])
+        """Remember the command line for `command_text`: what makes the run anew, from the start."""
+        again = [each for each in args if each not in ("--resume", "--overwrite")]
+        said = shlex.join([str(self.name), *again])
         context = super().make_context(info_name, args, *more, **options)
         context.meta[_SAID] = said
         return context
@@ -112,6 +115,7 @@ def run_command(work: Callable[[], None], debug: bool) -> None:
     anything else is a bug of ours: its traceback and 1. `debug` shows the traceback of all.
     """
     signal.signal(signal.SIGTERM, _end_by_signal)
+    start_logging(debug)
     try:
         work()
     except UserError as error:
@@ -130,6 +134,33 @@ def _end_by_signal(number: int, frame: Any) -> None:
     sys.exit(128 + number)
 
 
+def run_folder(
+    output: str | None,
+    writes: tuple[str, ...],
+    *,
+    check: bool,
+    resume: bool = False,
+    overwrite: bool = False,
+) -> RunDir:
+    """The folder of `--output`, for this process alone until the command ends.
+
+    Args:
+        output: The folder; None where none was named.
+        writes: What the command writes there: `TRAIN_FILES` or `EVALUATE_FILES`.
+        check: Whether no run is started.
+        resume: Continue the run that it holds.
+        overwrite: Replace it.
+
+    Raises:
+        RunError: Where the folder cannot be used so.
+    """
+    run = RunDir(output or "", writes)
+    click.get_current_context().call_on_close(run.release)
+    if output is not None:
+        run.check(resume=resume, overwrite=overwrite, lock=not check)
+    return run
+
+
 def start_logging(debug: bool) -> None:
     """Log to the screen, and keep the records for the file that `log_to_file` names."""
     root = logging.getLogger("yeast_get")
@@ -138,17 +169,43 @@ def start_logging(debug: bool) -> None:
         handler.close()
     root.setLevel(logging.DEBUG if debug else logging.INFO)
     root.propagate = False
-    screen = logging.StreamHandler(sys.stdout)
+    screen = _Screen(sys.stdout)
+    screen.name = "the screen"
     screen.setFormatter(logging.Formatter("%(message)s"))
     root.addHandler(screen)
     root.addHandler(MemoryHandler(capacity=sys.maxsize, flushLevel=sys.maxsize))
     warnings.filterwarnings("ignore", message="The PyTorch API of nested tensors")
 
 
+class _Lasting(logging.Handler):
+    """A handler that gives up where nothing more can be written, as on a full disk, and says so."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """End this handler; the others say why."""
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):
+            super().handleError(record)
+            return
+        logging.getLogger("yeast_get").removeHandler(self)
+        log.warning("warning: no more is logged to %s: %s", self.name, error.strerror)
+        with suppress(OSError):
+            self.close()
+
+
+class _Screen(_Lasting, logging.StreamHandler):
+    pass
+
+
+class _File(_Lasting, logging.FileHandler):
+    pass
+
+
 def log_to_file(path: Path) -> None:
     """Append what was logged so far to a file of the run, with times, and all that follows."""
     root = logging.getLogger("yeast_get")
-    file = logging.FileHandler(path, encoding="utf-8")
+    with writing(path):
+        file = _File(path, encoding="utf-8")
+    file.name = str(path)
     file.setFormatter(logging.Formatter("%(asctime)s  %(levelname)-7s %(message)s"))
     for handler in list(root.handlers):
         if isinstance(handler, MemoryHandler):

@@ -101,6 +101,10 @@ class RunError(UserError):
     """A run folder or a device that cannot be used, or a training that went wrong."""
 
 
+class WriteError(RunError):
+    """A file or folder that the system did not let us write."""
+
+
 def nearest(name: str, choices: Iterable[str]) -> str | None:
     """The one of `choices` that `name` was probably meant to be."""
     near = get_close_matches(name, list(choices), n=1, cutoff=0.6)

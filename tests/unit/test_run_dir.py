@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 
 import pytest
 
@@ -88,6 +89,7 @@ def test_overwrite_deletes_the_files_of_a_run_and_nothing_else(run):
     run.check(overwrite=True)
     assert set(run.path.rglob("*")) == before  # nothing is deleted before the start
     run.start(overwrite=True)
+    run.release()
     assert {path for path in run.path.rglob("*") if path.is_file()} == mine
 
 
@@ -140,9 +142,9 @@ def test_an_interrupted_write_leaves_the_old_file_and_no_other(tmp_path):
     write_text(path, "old")
 
     def interrupted():
-        with atomic(path) as temporary:
-            assert temporary.parent == path.parent  # os.replace is atomic within a file system
-            temporary.write_text("half of the n")
+        with atomic(path) as file:
+            assert Path(file.name).parent == path.parent  # replaced within one file system
+            file.write(b"half of the n")
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

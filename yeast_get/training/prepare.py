@@ -25,7 +25,7 @@ from yeast_get.data.splits import TEST, TRAIN, TrainedRows, make_split, shuffle_
 from yeast_get.data.yeast_dataset import WindowPlan
 from yeast_get.errors import ConfigError, Problem, RunError
 from yeast_get.evaluation import plots, report
-from yeast_get.evaluation.canvas import write_formats
+from yeast_get.evaluation.canvas import draw
 from yeast_get.evaluation.evaluation import Evaluation, choose_headline
 from yeast_get.evaluation.inference import autocast_dtype
 from yeast_get.evaluation.knockout import Knockout
@@ -208,8 +208,8 @@ def train_and_test(
     stage.checkpoint.baselines = baselines.to_dict()
     with deterministic(settings.training.deterministic):
         progress = fit(ready.model, stage, run, device, ready.resume)
-        figure = plots.plot_history(run.history, run.history_plot, progress.monitor)
-        write_formats(figure, run.history_plot, settings.report.formats)
+        formats = settings.report.formats
+        draw(plots.plot_history, run.history, run.history_plot, formats, progress.monitor)
         members = [Checkpoint.load(run.best_model)]
         members += train_other_members(
             stage, ready.another, run, device, resume=ready.resume is not None
