@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -342,6 +343,21 @@ def _save(values: dict[str, Any], path: Path) -> None:
     """Write with torch, atomically; to an open file, since torch would keep the name of a path."""
     with atomic(path) as file:
         try:
-            torch.save(values, file)
+            torch.save(_with_equal_texts_as_one(values), file)
         except RuntimeError as error:  # "unexpected pos", whatever ended it: a full disk, Ctrl-C
             raise error.__context__ or error from None
+
+
+def _with_equal_texts_as_one(value: Any) -> Any:
+    """Dicts, lists and tuples anew, in which equal texts are one object.
+
+    Pickle writes an object once and then points to it. Texts that were read from a file are objects
+    of their own, so that a resumed run would write other bytes than one that never stopped.
+    """
+    if type(value) is str:
+        return sys.intern(value)
+    if isinstance(value, dict):
+        return dict(map(_with_equal_texts_as_one, value.items()))
+    if isinstance(value, list | tuple):
+        return type(value)(map(_with_equal_texts_as_one, value))
+    return value
