@@ -127,6 +127,8 @@ def run_command(work: Callable[[], None], debug: bool) -> None:
     except KeyboardInterrupt:
         click.echo("stopped by Ctrl-C; files that were written are whole", err=True)
         sys.exit(130)
+    finally:
+        end_logging()
 
 
 def _end_by_signal(number: int, frame: Any) -> None:
@@ -163,18 +165,23 @@ def run_folder(
 
 def start_logging(debug: bool) -> None:
     """Log to the screen, and keep the records for the file that `log_to_file` names."""
-    root = logging.getLogger("yeast_get")
-    for handler in list(root.handlers):
-        root.removeHandler(handler)
-        handler.close()
-    root.setLevel(logging.DEBUG if debug else logging.INFO)
-    root.propagate = False
+    end_logging()
+    log.setLevel(logging.DEBUG if debug else logging.INFO)
+    log.propagate = False
     screen = _Screen(sys.stdout)
     screen.name = "the screen"
     screen.setFormatter(logging.Formatter("%(message)s"))
-    root.addHandler(screen)
-    root.addHandler(MemoryHandler(capacity=sys.maxsize, flushLevel=sys.maxsize))
+    log.addHandler(screen)
+    log.addHandler(MemoryHandler(capacity=sys.maxsize, flushLevel=sys.maxsize))
     warnings.filterwarnings("ignore", message="The PyTorch API of nested tensors")
+
+
+def end_logging() -> None:
+    """Close the log."""
+    for handler in list(log.handlers):
+        log.removeHandler(handler)
+        with suppress(OSError):
+            handler.close()
 
 
 class _Lasting(logging.Handler):
@@ -186,7 +193,8 @@ class _Lasting(logging.Handler):
         if not isinstance(error, OSError):
             super().handleError(record)
             return
-        logging.getLogger("yeast_get").removeHandler(self)
+        self.addFilter(lambda _: False)  # not even what was kept for the file is written any more
+        log.removeHandler(self)
         log.warning("warning: no more is logged to %s: %s", self.name, error.strerror)
         with suppress(OSError):
             self.close()
@@ -202,17 +210,16 @@ class _File(_Lasting, logging.FileHandler):
 
 def log_to_file(path: Path) -> None:
     """Append what was logged so far to a file of the run, with times, and all that follows."""
-    root = logging.getLogger("yeast_get")
     with writing(path):
         file = _File(path, encoding="utf-8")
     file.name = str(path)
     file.setFormatter(logging.Formatter("%(asctime)s  %(levelname)-7s %(message)s"))
-    for handler in list(root.handlers):
+    log.addHandler(file)
+    for handler in list(log.handlers):
         if isinstance(handler, MemoryHandler):
             handler.setTarget(file)
-            root.removeHandler(handler)
+            log.removeHandler(handler)
             handler.close()  # hands its records on
-    root.addHandler(file)
 
 
 def choose_device(name: str) -> torch.device:

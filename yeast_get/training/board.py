@@ -7,9 +7,8 @@ import os
 import platform
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
@@ -19,15 +18,15 @@ log = logging.getLogger(__name__)
 class Board:
     """Scalars and pictures for TensorBoard; nothing where it is off, or after a failure.
 
-    Records are written at once. `SummaryWriter` writes them in a thread, whose failure is a
-    traceback on the screen, and opens its file by name each time, also in a folder that is gone.
+    Each record is written at once. `SummaryWriter` has a thread for it, whose failure is a
+    traceback on the screen.
 
     Args:
         folder: Where its file is made; None where it is off.
     """
 
     def __init__(self, folder: Path | None) -> None:
-        self._file: BinaryIO | None = None
+        self._file: Path | None = None
         if folder is not None:
             self._surely(lambda: self._open(folder))
 
@@ -52,11 +51,6 @@ class Board:
         if self._file is not None and draw is not None:
             self._surely(lambda: self._write(_image("val/scatter", draw()), epoch))
 
-    def close(self) -> None:
-        """Close the file."""
-        if self._file is not None:
-            self._surely(self._file.close)
-
     def _surely(self, work: Callable[[], object]) -> None:
         """Do it; where that fails, say so and write no more."""
         try:
@@ -65,15 +59,12 @@ class Board:
             log.warning("warning: no more is written for TensorBoard (%s: %s)",
                         type(error).__name__, error)  # fmt: skip
             log.debug("the way there", exc_info=True)
-            if self._file is not None:
-                with suppress(OSError):
-                    self._file.close()
-                self._file = None
+            self._file = None
 
     def _open(self, folder: Path) -> None:
         folder.mkdir(exist_ok=True)
         name = f"events.out.tfevents.{time.time():.0f}.{platform.node()}.{os.getpid()}"
-        self._file = (folder / name).open("ab")
+        self._file = folder / name
         self._record(file_version="brain.Event:2")
 
     def _write(self, value: dict[str, Any], step: int) -> None:
@@ -83,9 +74,10 @@ class Board:
         from tensorboard.compat.proto.event_pb2 import Event
         from tensorboard.summary.writer.record_writer import RecordWriter
 
-        records = RecordWriter(self._file)
-        records.write(Event(wall_time=time.time(), **content).SerializeToString())
-        records.flush()
+        if self._file is not None:
+            with self._file.open("ab") as file:
+                event = Event(wall_time=time.time(), **content)
+                RecordWriter(file).write(event.SerializeToString())
 
 
 def _image(name: str, pixels: np.ndarray) -> dict[str, Any]:

@@ -170,7 +170,6 @@ def fit(
             break
         train_loss = _train_one_epoch(run, progress)
         _finish_epoch(run, progress, train_loss)
-    run.board.close()
     return progress
 
 
