@@ -1,7 +1,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 
-.PHONY: setup check fast nightly bench
+.PHONY: setup check fast nightly soak bench
 
 setup:  ## a virtual environment with everything the tests need
 	$(PYTHON) -m venv $(VENV)
@@ -15,6 +15,9 @@ fast:  ## unit and contract tests
 
 nightly:  ## the data gate on 2,000 damaged tables and two minutes of damaged files
 	YEAST_GET_EXAMPLES=2000 YEAST_GET_FUZZ_SECONDS=120 $(VENV)/bin/python -m pytest -s tests/contract/test_data_gate_property.py tests/contract/test_data_gate_fuzz.py
+
+soak:  ## a training that is killed at 30 random moments; YEAST_GET_SEED chooses others
+	YEAST_GET_KILLS=30 $(VENV)/bin/python -m pytest tests/e2e/test_killed.py
 
 bench:  ## speed of loading, training and prediction on the real data
 	$(VENV)/bin/python benchmarks/speed.py

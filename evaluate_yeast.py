@@ -67,7 +67,7 @@ def main(debug: bool, **options: Any) -> None:
     Rows that the model was trained on are recognised, counted, and never mixed with the others
     into one score.
     """
-    run_command(lambda: evaluate(debug=debug, **options), debug)
+    run_command(lambda: evaluate(**options), debug)
 
 
 def evaluate(
@@ -86,18 +86,17 @@ def evaluate(
     overrides: tuple[str, ...],
     check: bool,
     overwrite: bool,
-    debug: bool,
 ) -> None:
     """Do what the command says, from the checkpoint to the plots."""
     import time
 
-    from yeast_get.command_line import choose_device, command_text, log_to_file, start_logging
+    from yeast_get.command_line import choose_device, command_text, log_to_file, run_folder
     from yeast_get.config import settings_for_evaluation
     from yeast_get.data.data_report import describe
     from yeast_get.distributed import is_writer
     from yeast_get.errors import Problem, RunError
     from yeast_get.evaluation.questions import read_questions
-    from yeast_get.run_dir import EVALUATE_FILES, RunDir, check_new_files
+    from yeast_get.run_dir import EVALUATE_FILES, check_new_files
     from yeast_get.training.check import finish_check, reporting_errors, try_one_batch
     from yeast_get.training.checkpoint import Checkpoint, export_model
     from yeast_get.training.prepare import (
@@ -117,10 +116,7 @@ def evaluate(
     exports_only = bool(export or export_get) and nothing_to_read
     if not exports_only and output is None and not check:
         raise RunError(Problem("no folder is named", "give --output"))
-    run = RunDir(output or "", EVALUATE_FILES)
-    if output is not None and is_writer():
-        run.check(overwrite=overwrite)
-    start_logging(debug)
+    run = run_folder(output, EVALUATE_FILES, check=check, overwrite=overwrite)
     if exports_only:
         export_model(checkpoint, export, export_get)
         return

@@ -44,7 +44,7 @@ def main(debug: bool, **options: Any) -> None:
     The table is split into training, validation and test parts; the model that does best on the
     validation part is kept and scored on the test part beside simple baselines.
     """
-    run_command(lambda: train(debug=debug, **options), debug)
+    run_command(lambda: train(**options), debug)
 
 
 def train(
@@ -57,12 +57,11 @@ def train(
     check: bool,
     resume: bool,
     overwrite: bool,
-    debug: bool,
 ) -> None:
     """Do what the command says, from the settings to the plots."""
     import time
 
-    from yeast_get.command_line import choose_device, command_text, log_to_file, start_logging
+    from yeast_get.command_line import choose_device, command_text, log_to_file, run_folder
     from yeast_get.config import load_settings
     from yeast_get.distributed import from_writer, is_restarted, is_writer
     from yeast_get.errors import Problem, RunError
@@ -74,17 +73,15 @@ def train(
     where = choose_device(device)
     if not check and output is None:
         raise RunError(Problem("no run folder is named", "give --output"))
-    run = RunDir(output or "", TRAIN_FILES)
     if is_restarted():  # by torchrun, after one of its processes died
-        resume = from_writer(run.last.is_file)
+        resume = from_writer(RunDir(output or "").last.is_file)
         overwrite = not resume
-    if output is not None and is_writer():
-        run.check(resume=resume, overwrite=overwrite)
+    run = run_folder(output, TRAIN_FILES, check=check, resume=resume, overwrite=overwrite)
     if overwrite:
         run.check_keeps(settings.finetune.checkpoint, "finetune.checkpoint")
-    start_logging(debug)
     from yeast_get.data.splits import TRAIN
     from yeast_get.training.check import finish_check, reporting_errors, try_one_batch
+    from yeast_get.training.checkpoint import saying_how_to_go_on
     from yeast_get.training.prepare import Prepared, prepare, train_and_test
     from yeast_get.training.pretrain import PreparedPretraining, prepare_pretraining, pretrain
     from yeast_get.training.transfer import look_at
@@ -112,7 +109,8 @@ def train(
     if is_writer():
         run.start(overwrite=overwrite)
         log_to_file(run.train_log)
-    work()
+    with saying_how_to_go_on(run):
+        work()
     log.info("done in %.0f s; everything is in %s", time.monotonic() - started, run.path)
 
 

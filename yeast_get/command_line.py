@@ -12,6 +12,7 @@ import signal
 import sys
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from logging.handlers import MemoryHandler
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,7 @@ from yeast_get.distributed import (
     telling_of_lost_ranks,
 )
 from yeast_get.errors import Problem, RunError, Stopped, UserError
+from yeast_get.run_dir import RunDir, writing
 
 if TYPE_CHECKING:
     import torch
@@ -49,8 +51,9 @@ class Command(click.Command):
     def make_context(
         self, info_name: str | None, args: list[str], *more: Any, **options: Any
     ) -> click.Context:
-        """Remember the whole command line, for `command_text`."""
-        said = shlex.join([str(self.name), *args])
+        """Remember the command line for `command_text`: what makes the run anew, from the start."""
+        again = [each for each in args if each not in ("--resume", "--overwrite")]
+        said = shlex.join([str(self.name), *again])
         context = super().make_context(info_name, args, *more, **options)
         context.meta[_SAID] = said
         return context
@@ -121,6 +124,7 @@ def run_command(work: Callable[[], None], debug: bool) -> None:
     Of several ranks the first of each machine speaks.
     """
     signal.signal(signal.SIGTERM, _end_by_signal)
+    start_logging(debug)
     try:
         with telling_of_lost_ranks():
             work()
@@ -138,6 +142,7 @@ def run_command(work: Callable[[], None], debug: bool) -> None:
         sys.exit(130)
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        end_logging()
 
 
 _SIGNALS = {int(signal.SIGINT): "Ctrl-C", int(signal.SIGTERM): "SIGTERM"}
@@ -153,33 +158,91 @@ def _say(*lines: str) -> None:
         click.echo(line, err=True)
 
 
+def run_folder(
+    output: str | None,
+    writes: tuple[str, ...],
+    *,
+    check: bool,
+    resume: bool = False,
+    overwrite: bool = False,
+) -> RunDir:
+    """The folder of `--output`, for this process alone until the command ends.
+
+    Args:
+        output: The folder; None where none was named.
+        writes: What the command writes there: `TRAIN_FILES` or `EVALUATE_FILES`.
+        check: Whether no run is started.
+        resume: Continue the run that it holds.
+        overwrite: Replace it.
+
+    Raises:
+        RunError: Where the folder cannot be used so.
+    """
+    run = RunDir(output or "", writes)
+    click.get_current_context().call_on_close(run.release)
+    if output is not None and is_writer():
+        run.check(resume=resume, overwrite=overwrite, lock=not check)
+    return run
+
+
 def start_logging(debug: bool) -> None:
     """Log to the screen, and keep the records for the file that `log_to_file` names."""
-    root = logging.getLogger("yeast_get")
-    for handler in list(root.handlers):
-        root.removeHandler(handler)
-        handler.close()
+    end_logging()
     wanted = logging.DEBUG if debug else logging.INFO
-    root.setLevel(wanted if is_writer() else logging.CRITICAL)
-    root.propagate = False
-    screen = logging.StreamHandler(sys.stdout)
+    log.setLevel(wanted if is_writer() else logging.CRITICAL)
+    log.propagate = False
+    screen = _Screen(sys.stdout)
+    screen.name = "the screen"
     screen.setFormatter(logging.Formatter("%(message)s"))
-    root.addHandler(screen)
-    root.addHandler(MemoryHandler(capacity=sys.maxsize, flushLevel=sys.maxsize))
+    log.addHandler(screen)
+    log.addHandler(MemoryHandler(capacity=sys.maxsize, flushLevel=sys.maxsize))
     warnings.filterwarnings("ignore", message="The PyTorch API of nested tensors")
+
+
+def end_logging() -> None:
+    """Close the log."""
+    for handler in list(log.handlers):
+        log.removeHandler(handler)
+        with suppress(OSError):
+            handler.close()
+
+
+class _Lasting(logging.Handler):
+    """A handler that gives up where nothing more can be written, as on a full disk, and says so."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """End this handler; the others say why."""
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):
+            super().handleError(record)
+            return
+        self.addFilter(lambda _: False)  # not even what was kept for the file is written any more
+        log.removeHandler(self)
+        log.warning("warning: no more is logged to %s: %s", self.name, error.strerror)
+        with suppress(OSError):
+            self.close()
+
+
+class _Screen(_Lasting, logging.StreamHandler):
+    pass
+
+
+class _File(_Lasting, logging.FileHandler):
+    pass
 
 
 def log_to_file(path: Path) -> None:
     """Append what was logged so far to a file of the run, with times, and all that follows."""
-    root = logging.getLogger("yeast_get")
-    file = logging.FileHandler(path, encoding="utf-8")
+    with writing(path):
+        file = _File(path, encoding="utf-8")
+    file.name = str(path)
     file.setFormatter(logging.Formatter("%(asctime)s  %(levelname)-7s %(message)s"))
-    for handler in list(root.handlers):
+    log.addHandler(file)
+    for handler in list(log.handlers):
         if isinstance(handler, MemoryHandler):
             handler.setTarget(file)
-            root.removeHandler(handler)
+            log.removeHandler(handler)
             handler.close()  # hands its records on
-    root.addHandler(file)
 
 
 def choose_device(name: str) -> torch.device:

@@ -113,6 +113,10 @@ class Stopped(Exception):
         super().__init__(said)
 
 
+class WriteError(RunError):
+    """A file or folder that the system did not let us write."""
+
+
 def nearest(name: str, choices: Iterable[str]) -> str | None:
     """The one of `choices` that `name` was probably meant to be."""
     near = get_close_matches(name, list(choices), n=1, cutoff=0.6)

@@ -1,15 +1,22 @@
-"""The run folder: the only place that knows the names of output files."""
+"""The run folder: the only place that knows the names of output files, and how one is written."""
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
+import logging
 import os
+import platform
+import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
-from yeast_get.errors import Problem, RunError
+from yeast_get.errors import Problem, RunError, WriteError
+
+log = logging.getLogger(__name__)
 
 _BOTH = (
     "data_report.json",
@@ -66,12 +73,16 @@ EVALUATE_FILES = (
 )
 """What `evaluate_yeast` writes."""
 
+LOCK = ".lock"
+"""What a run holds while it writes: a file that says who."""
+
 
 class RunDir:
     """Paths of everything that a run writes, and the rules for a folder that holds a run.
 
     A command calls `check` before its work, and `start` when all that could be refused is read;
-    until then nothing is made or deleted.
+    until then nothing is made or deleted. One process at a time writes there: `check` locks a
+    folder that is there, `start` a new one, and `release`, or the end of the process, frees it.
 
     Args:
         path: The folder.
@@ -121,6 +132,7 @@ class RunDir:
         self.tensorboard = self.path / "tensorboard"
         self.train_log = self.path / "train.log"
         self.evaluate_log = self.path / "evaluate.log"
+        self._locked: int | None = None
 
     def _own(self) -> list[Path]:
         """The files that an earlier run of the command left in the folder."""
@@ -141,28 +153,35 @@ class RunDir:
         """Whether the folder holds more than the report of a check."""
         return bool(self._of_a_run())
 
-    def check(self, *, resume: bool = False, overwrite: bool = False) -> None:
+    def check(self, *, resume: bool = False, overwrite: bool = False, lock: bool = True) -> None:
         """Refuse a folder that holds a run unless told what to do with it; changes nothing.
 
         Args:
             resume: Continue the run that it holds.
             overwrite: Delete, in `start`, the files that this command wrote, and nothing else.
+            lock: Whether something will be written there.
 
         Raises:
-            RunError: Where the folder cannot be used so.
+            RunError: Where the folder cannot be used so, or another process writes there.
         """
+        if lock and self.path.is_dir():
+            self._lock()
+        self._refuse(resume, overwrite)
+
+    def _refuse(self, resume: bool, overwrite: bool) -> None:
         where = str(self.path)
         if self.path.exists() and not self.path.is_dir():
             raise RunError(Problem("is a file", "name a folder", file=where))
         if resume and overwrite:
             raise RunError(Problem("--resume and --overwrite contradict", "give one of them"))
+        held = self._of_a_run()
         if resume and not self.last.is_file():
             what = f"holds no {self.last.name} to resume from"
-            raise RunError(Problem(what, "leave --resume out", file=where))
+            fix = "start anew with --overwrite" if held else "leave --resume out"
+            raise RunError(Problem(what, fix, file=where))
         trained = self.best_model.exists() or self.last.exists()
         if trained and self.best_model.name not in self.writes:
             raise RunError(Problem("holds a training run", "give another --output", file=where))
-        held = self._of_a_run()
         if held and not (resume or overwrite):
             names = ", ".join(path.relative_to(self.path).as_posix() for path in held[:4])
             raise RunError(
@@ -188,37 +207,60 @@ class RunDir:
         """Make the folders; with `overwrite`, first delete what this command wrote before.
 
         Raises:
-            RunError: Where the folder cannot be written.
+            RunError: Where the folder cannot be written, or another run came into it.
         """
-        try:
-            for path in self._own() if overwrite else []:
+        self._enter(overwrite)
+        with writing(self.path):
+            # the last checkpoint first: nobody shall go on with half a run
+            for path in sorted(self._own(), key=self.last.__ne__) if overwrite else []:
                 path.unlink()
-            self.plots.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            what = f"cannot be written: {error.strerror}"
-            raise RunError(Problem(what, "check the path", file=str(self.path))) from None
+            self.plots.mkdir(exist_ok=True)
 
     def start_check(self) -> None:
         """Make the folder for the report of a check.
 
         Raises:
-            RunError: Where it cannot be written.
+            RunError: Where it cannot be written, or a run came into it.
         """
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            what = f"cannot be written: {error.strerror}"
-            raise RunError(Problem(what, "check the path", file=str(self.path))) from None
+        self._enter(overwrite=False)
+
+    def _enter(self, overwrite: bool) -> None:
+        """Make and lock a folder that was not there, and remove what a killed run was writing."""
+        with writing(self.path):
+            if self._locked is None:
+                self.path.mkdir(parents=True, exist_ok=True)
+                self._lock()
+                self._refuse(resume=False, overwrite=overwrite)
+            for pattern in self.writes:
+                for path in self.path.glob(_temporary(Path(pattern), "*").as_posix()):
+                    path.unlink()
+
+    def _lock(self) -> None:
+        if self._locked is None:
+            with writing(self.path):
+                self._locked = _lock_file(self.path / LOCK)
+
+    def release(self) -> None:
+        """Let other processes write here."""
+        if self._locked is not None:
+            if _stands_at(self._locked, self.path / LOCK):
+                with suppress(OSError):
+                    (self.path / LOCK).unlink()
+            os.close(self._locked)
+            self._locked = None
 
     def member(self, number: int) -> RunDir:
         """The folder of another member of an ensemble, 2 and up."""
         other = RunDir(self.members / str(number), self.writes)
-        other.path.mkdir(parents=True, exist_ok=True)
+        with writing(other.path):
+            self.members.mkdir(exist_ok=True)  # not its parents: a run folder that is gone stays so
+            other.path.mkdir(exist_ok=True)
         return other
 
     def periodic_checkpoint(self, epoch: int) -> Path:
         """Path of the checkpoint kept for one epoch."""
-        self.checkpoints.mkdir(exist_ok=True)
+        with writing(self.checkpoints):
+            self.checkpoints.mkdir(exist_ok=True)
         return self.checkpoints / f"epoch_{epoch:04d}.pth"
 
 
@@ -256,23 +298,111 @@ def _check_new_file(path: str, overwrite: bool) -> None:
         raise RunError(Problem("is there already", "name another, or --overwrite", file=str(path)))
 
 
+_MENDING = {
+    errno.ENOSPC: "free some space",
+    errno.EDQUOT: "free some space",
+    errno.EFBIG: "raise the limit of file sizes (ulimit -f)",
+    errno.ENOENT: "the folder was removed or moved",
+}
+"""What to do about the commonest failures."""
+
+
 @contextmanager
-def atomic(path: Path) -> Iterator[Path]:
-    """A temporary path in the same folder that replaces `path` once it is whole and on disk."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+def writing(path: Path) -> Iterator[None]:
+    """Say in one line why the system let nobody write there.
+
+    Raises:
+        WriteError: In place of any OSError.
+    """
     try:
-        yield temporary
-        with temporary.open("rb+") as handle:
-            os.fsync(handle.fileno())
-        os.replace(temporary, path)
+        yield
+    except OSError as error:
+        what = f"cannot be written: {error.strerror or error}"
+        fix = _MENDING.get(error.errno or 0, "look at the disk and at the rights to its folder")
+        raise WriteError(Problem(what, fix, file=str(path))) from error
+
+
+@contextmanager
+def atomic(path: Path) -> Iterator[BinaryIO]:
+    """A new file, open for bytes, that replaces `path` once it is whole and on disk.
+
+    Raises:
+        WriteError: Where it cannot be written; what stood at `path` is as it was.
+    """
+    temporary = _temporary(path, str(os.getpid()))
+    with writing(path):
+        try:
+            with open(temporary, "wb") as handle:
+                yield handle
+                handle.flush()
+                os.fsync(handle.fileno())
+            os.replace(temporary, path)
+            _flush_folder(path.parent)
+        finally:
+            with suppress(OSError):
+                temporary.unlink()
+
+
+def _temporary(path: Path, process: str) -> Path:
+    """The name under which a process writes a file."""
+    return path.with_name(f".{path.name}.{process}.tmp")
+
+
+def _flush_folder(path: Path) -> None:
+    """Put on disk what a folder lists, where its file system knows how."""
+    folder = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
     finally:
-        temporary.unlink(missing_ok=True)
+        os.close(folder)
+
+
+def _lock_file(path: Path) -> int:
+    """Make and lock a file; its descriptor. The lock ends with the process, whatever ends that.
+
+    It is a record lock: unlike that of `flock`, it is not inherited by workers that outlive a
+    killed process, and network file systems know it.
+
+    Raises:
+        RunError: Where another process holds the lock.
+    """
+    while True:
+        file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):
+            by = os.read(file, 500).decode(errors="replace") or "another process"
+            os.close(file)
+            what, fix = f"is being written by {by}", "wait for it, or give another --output"
+            raise RunError(Problem(what, fix, file=str(path.parent))) from None
+        except OSError as error:
+            log.warning("warning: %s cannot be locked (%s): nothing keeps another run from writing "
+                        "there", path.parent, error.strerror)  # fmt: skip
+        if _stands_at(file, path):
+            break
+        os.close(file)  # of a run that just ended, and has removed it
+    with suppress(OSError):  # a full disk, perhaps: the lock holds all the same
+        os.truncate(file, 0)
+        since = time.strftime("%Y-%m-%d %H:%M:%S")
+        os.write(file, f"process {os.getpid()} on {platform.node()} since {since}".encode())
+    return file
+
+
+def _stands_at(file: int, path: Path) -> bool:
+    """Whether a path still leads to an open file."""
+    try:
+        return os.path.samestat(os.fstat(file), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file atomically, as UTF-8."""
-    with atomic(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    with atomic(path) as file:
+        file.write(text.encode())
 
 
 def write_json(path: Path, values: Mapping[str, Any]) -> None:

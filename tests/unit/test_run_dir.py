@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
+import logging
+import os
 import re
+import shutil
+import stat
+from pathlib import Path
 
 import pytest
 
-from yeast_get.errors import RunError
+from yeast_get.errors import RunError, WriteError
 from yeast_get.run_dir import EVALUATE_FILES, TRAIN_FILES, RunDir, atomic, write_json, write_text
 
 
@@ -88,6 +95,7 @@ def test_overwrite_deletes_the_files_of_a_run_and_nothing_else(run):
     run.check(overwrite=True)
     assert set(run.path.rglob("*")) == before  # nothing is deleted before the start
     run.start(overwrite=True)
+    run.release()
     assert {path for path in run.path.rglob("*") if path.is_file()} == mine
 
 
@@ -140,15 +148,124 @@ def test_an_interrupted_write_leaves_the_old_file_and_no_other(tmp_path):
     write_text(path, "old")
 
     def interrupted():
-        with atomic(path) as temporary:
-            assert temporary.parent == path.parent  # os.replace is atomic within a file system
-            temporary.write_text("half of the n")
+        with atomic(path) as file:
+            assert Path(file.name).parent == path.parent  # replaced within one file system
+            file.write(b"half of the n")
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         interrupted()
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_file_is_on_disk_before_it_gets_its_name_and_the_folder_after(tmp_path, monkeypatch):
+    done, fsync, replace = [], os.fsync, os.replace
+
+    def noted_fsync(file):
+        folder = stat.S_ISDIR(os.fstat(file).st_mode)
+        done.append(("flush", "folder" if folder else os.fstat(file).st_size))
+        fsync(file)
+
+    def noted_replace(old, new):
+        done.append(("replace", new.name))
+        replace(old, new)
+
+    monkeypatch.setattr(os, "fsync", noted_fsync)
+    monkeypatch.setattr(os, "replace", noted_replace)
+    write_text(tmp_path / "a.csv", "six by")
+    assert done == [("flush", 6), ("replace", "a.csv"), ("flush", "folder")]
+
+
+@pytest.mark.parametrize(
+    ("number", "advice"),
+    [
+        (errno.ENOSPC, "free some space"),
+        (errno.EDQUOT, "free some space"),
+        (errno.EIO, "look at the disk and at the rights to its folder"),
+    ],
+)
+@pytest.mark.parametrize("step", ["fsync", "replace"])
+def test_whatever_the_system_refuses_is_one_line_and_the_old_file_stays(
+    tmp_path, monkeypatch, number, advice, step
+):
+    path = tmp_path / "metrics.json"
+    write_text(path, "old")
+
+    def refused(*arguments):
+        raise OSError(number, os.strerror(number))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, step, refused)
+        with pytest.raises(WriteError) as caught:
+            write_text(path, "new")
+    said = f"error: {path}: cannot be written: {os.strerror(number)}; {advice}"
+    assert caught.value.lines() == [said]
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_a_killed_run_was_writing_is_removed_by_the_next_and_nothing_else(tmp_path):
+    run = RunDir(tmp_path)
+    left = [".last.pth.123.tmp", "plots/.scatter.png.9.tmp", "members/2/.best_model.pth.77.tmp"]
+    mine = [".notes.txt.123.tmp", "plots/.mine.png.9.tmp", "last.tmp", ".last.pth.tmp.txt"]
+    for name in (*left, *mine):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    run.check()
+    assert all((tmp_path / name).exists() for name in left)
+    run.start()
+    run.release()
+    kept = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
+    assert kept == set(mine)
+
+
+def test_a_run_that_came_into_a_new_folder_meanwhile_is_kept(tmp_path):
+    late = RunDir(tmp_path / "out")
+    late.check()
+    first = RunDir(tmp_path / "out")
+    first.start()
+    first.best_model.write_bytes(b"weights")
+    first.release()
+    with pytest.raises(RunError, match="already holds a run"):
+        late.start()
+    assert first.best_model.read_bytes() == b"weights"
+
+
+def test_where_nothing_can_be_locked_there_is_a_warning(run, monkeypatch, caplog):
+    def refused(*arguments):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    run.release()
+    monkeypatch.setattr(fcntl, "lockf", refused)
+    monkeypatch.setattr(logging.getLogger("yeast_get"), "propagate", True)
+    run.check(resume=True)
+    assert "cannot be locked (No locks available): nothing keeps another run" in caplog.text
+    run.start()
+
+
+def test_the_last_checkpoint_goes_first_so_that_nobody_resumes_half_a_run(run, monkeypatch):
+    def killed(path, **options):
+        unlink(path, **options)
+        raise KeyboardInterrupt
+
+    unlink = Path.unlink
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run.start(overwrite=True)
+    assert not run.last.exists()
+    with pytest.raises(RunError, match="holds no last.pth to resume from; start anew with --over"):
+        run.check(resume=True)
+
+
+def test_a_folder_that_is_gone_is_not_made_again(run):
+    shutil.rmtree(run.path)
+    gone = "cannot be written: No such file or directory; the folder was removed or moved"
+    for work in (run.start, lambda: run.member(2), lambda: run.periodic_checkpoint(1)):
+        with pytest.raises(WriteError, match=gone):
+            work()
+    assert not run.path.exists()
 
 
 def test_a_whole_write_replaces_the_old_file(tmp_path):

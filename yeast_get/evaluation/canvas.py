@@ -5,7 +5,9 @@ Figures are objects of their own: pyplot and its global state stay untouched.
 
 from __future__ import annotations
 
+import logging
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+log = logging.getLogger(__name__)
 
 BLUE, ORANGE, GREEN, VERMILLION = "#0072B2", "#E69F00", "#009E73", "#D55E00"
 PURPLE, SKY = "#CC79A7", "#56B4E9"
@@ -70,25 +74,47 @@ def part_name(part: str) -> str:
 
 
 def write_figure(figure: Figure, path: str | Path) -> Figure:
-    """Save the figure under a temporary name in the same folder, then rename it.
+    """Save the figure atomically.
 
     The ending of the path says the format; a PDF holds no date.
     """
     _use_fonts(figure)
     png = Path(path)
     dated = {"CreationDate": None} if png.suffix == ".pdf" else None
-    with atomic(png) as temporary, warnings.catch_warnings():
+    with atomic(png) as file, warnings.catch_warnings():
         # A name may hold characters that no installed font has: they are drawn as boxes.
         warnings.filterwarnings("ignore", message=r"Glyph .* missing from font")
-        figure.savefig(temporary, format=png.suffix.removeprefix("."), metadata=dated)
+        figure.savefig(file, format=png.suffix.removeprefix("."), metadata=dated)
     return figure
 
 
-def write_formats(figure: Figure, png: Path, formats: list[Literal["png", "pdf"]]) -> None:
-    """Write a figure that is a PNG already also in the other formats, beside it."""
-    for each in formats:
-        if each != "png":
-            write_figure(figure, png.with_suffix(f".{each}"))
+def draw(
+    plot: Callable[..., Figure],
+    source: Path,
+    png: Path,
+    formats: list[Literal["png", "pdf"]],
+    *more: Any,
+) -> None:
+    """Draw a picture of a file, in every format; a failure is a warning, and leaves no picture.
+
+    Args:
+        plot: Called with the file, the picture's path and `more`; writes the PNG.
+        source: The file.
+        png: The picture.
+        formats: Of the picture; a PNG there is always.
+        *more: What else `plot` takes.
+    """
+    pictures = {each: png.with_suffix(f".{each}") for each in ("png", *formats)}
+    try:
+        for path in pictures.values():
+            path.unlink(missing_ok=True)  # no picture is better than an old one beside a new table
+        figure = plot(source, png, *more)
+        for path in list(pictures.values())[1:]:
+            write_figure(figure, path)
+    except Exception as error:
+        log.warning("warning: %s: no picture could be made (%s: %s)", png,
+                    type(error).__name__, error)  # fmt: skip
+        log.debug("the way there", exc_info=True)
 
 
 def _use_fonts(figure: Figure) -> None:

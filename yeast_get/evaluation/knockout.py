@@ -19,7 +19,7 @@ from yeast_get.data.findings import counted
 from yeast_get.data.roles import factor_of
 from yeast_get.data.yeast_dataset import YeastDataset
 from yeast_get.errors import ConfigError, Problem, nearest
-from yeast_get.evaluation.canvas import write_formats
+from yeast_get.evaluation.canvas import draw
 from yeast_get.evaluation.condition_words import condition_labels
 from yeast_get.evaluation.evaluation import Evaluation
 from yeast_get.evaluation.inference import in_input_units, predict_members
@@ -80,8 +80,8 @@ class Knockout:
         log.info("knockout of %s: %d of %s have it (%s)", " and ".join(self.names),
                  int(has_motif.sum()), counted(data.num_regions, "region"), rule)  # fmt: skip
         _log_changes(frame)
-        figure = plot_knockout(run.knockout, run.knockout_plot, " and ".join(self.names))
-        write_formats(figure, run.knockout_plot, evaluation.settings.report.formats)
+        formats, names = evaluation.settings.report.formats, " and ".join(self.names)
+        draw(plot_knockout, run.knockout, run.knockout_plot, formats, names)
 
     def _predict(
         self, evaluation: Evaluation, dataset: YeastDataset, wanted: np.ndarray

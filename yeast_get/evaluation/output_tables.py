@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from gzip import GzipFile
 from pathlib import Path
 from typing import Any
@@ -129,9 +130,9 @@ def write_embeddings(
     rows_of = np.bincount(condition[wanted], minlength=len(first))
     mean = np.bincount(data.region_index[wanted], y_pred[wanted].mean(axis=1), data.num_regions)
     here, of = rows > 0, rows_of > 0
-    with atomic(run.embeddings) as temporary, temporary.open("wb") as handle:
+    with atomic(run.embeddings) as file:
         np.savez_compressed(
-            handle,
+            file,
             region_id=data.region_id[here].astype(str),
             embedding=(regions[here] / rows[here, None]).astype(np.float32),
             expression=(mean[here] / rows[here]).astype(np.float32),
@@ -168,12 +169,10 @@ def _repeated(values: np.ndarray, index: np.ndarray) -> pd.Categorical:
 
 def write_csv(frame: pd.DataFrame, path: Path) -> None:
     """Write a table atomically, numbers to nine digits; compressed where its name ends in .gz."""
-    with atomic(path) as temporary:
-        if path.suffix != ".gz":
-            frame.to_csv(temporary, index=False, float_format="%.9g")
-            return
+    with atomic(path) as file:
         # without name and time in its header, so that the bytes are always the same
-        with temporary.open("wb") as file, GzipFile("", "wb", fileobj=file, mtime=0) as handle:
+        packed = GzipFile("", "wb", fileobj=file, mtime=0) if path.suffix == ".gz" else None
+        with packed or nullcontext(file) as handle:
             frame.to_csv(handle, index=False, float_format="%.9g")
 
 

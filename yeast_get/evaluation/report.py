@@ -11,7 +11,7 @@ from yeast_get.data.expression_data import ExpressionData
 from yeast_get.errors import Problem, RunError
 from yeast_get.evaluation import plots
 from yeast_get.evaluation.attributions import attribute, condition_effects, top_rows
-from yeast_get.evaluation.canvas import write_formats
+from yeast_get.evaluation.canvas import draw
 from yeast_get.evaluation.condition_plots import plot_conditions, plot_residuals_by_condition
 from yeast_get.evaluation.evaluation import Evaluation, Predictions
 from yeast_get.evaluation.heat_map import plot_motif_conditions
@@ -49,7 +49,7 @@ def evaluate(
     Returns:
         The content of `metrics.json`; empty with `task.test_mode: predict`.
     """
-    task = evaluation.settings.task
+    task, formats = evaluation.settings.task, evaluation.settings.report.formats
     dataset = evaluation.dataset
     y_pred = predictions.y_pred
     _refuse_non_finite(evaluation.data, y_pred)
@@ -57,8 +57,7 @@ def evaluate(
         write_predictions(evaluation, predictions, run)
     if task.save_embeddings:
         write_embeddings(evaluation, y_pred, dataset, run)
-        figure = plot_embeddings(run.embeddings, run.embeddings_plot)
-        write_formats(figure, run.embeddings_plot, evaluation.settings.report.formats)
+        draw(plot_embeddings, run.embeddings, run.embeddings_plot, formats)
     if task.interprets:
         _interpret(evaluation, run)
     if task.test_mode == "predict":
@@ -78,8 +77,7 @@ def evaluate(
     held_out = evaluation.in_part(pictured) & evaluation.data.measured
     if importance and held_out.any():
         write_csv(permutation_importance(evaluation, held_out), run.importance)
-        figure = plots.plot_importance(run.importance, run.importance_plot)
-        write_formats(figure, run.importance_plot, evaluation.settings.report.formats)
+        draw(plots.plot_importance, run.importance, run.importance_plot, formats)
     elif importance:
         log.info("importance was not measured: the %s part holds no measured value", pictured)
     return metrics
@@ -88,23 +86,17 @@ def evaluate(
 def _draw_plots(evaluation: Evaluation, run: RunDir, metrics: dict[str, Any]) -> None:
     """The pictures of predictions and scores, of those files that the run wrote."""
     part, overall = evaluation.pictured, metrics["overall"] or {}
-    drawn = []
+    formats = evaluation.settings.report.formats
     if evaluation.settings.task.save_predictions:
         ci95 = overall.get("ci95", {}).get("pearson")
-        drawn += [
-            (plots.plot_scatter(run.predictions, run.scatter_plot, part, ci95), run.scatter_plot),
-            (plots.plot_residuals(run.predictions, run.residuals_plot, part), run.residuals_plot),
-        ]
-        png = run.residuals_by_condition_plot
-        drawn.append((plot_residuals_by_condition(run.predictions, png, part), png))
+        source = run.predictions
+        draw(plots.plot_scatter, source, run.scatter_plot, formats, part, ci95)
+        draw(plots.plot_residuals, source, run.residuals_plot, formats, part)
+        draw(plot_residuals_by_condition, source, run.residuals_by_condition_plot, formats, part)
     if run.metrics_by_condition.exists():
-        png = run.conditions_plot
-        drawn.append((plot_conditions(run.metrics_by_condition, png, part), png))
+        draw(plot_conditions, run.metrics_by_condition, run.conditions_plot, formats, part)
     if run.calibration.exists():
-        png = run.calibration_plot
-        drawn.append((plots.plot_calibration(run.calibration, png), png))
-    for figure, png in drawn:
-        write_formats(figure, png, evaluation.settings.report.formats)
+        draw(plots.plot_calibration, run.calibration, run.calibration_plot, formats)
 
 
 def _interpret(evaluation: Evaluation, run: RunDir) -> None:
@@ -116,8 +108,8 @@ def _interpret(evaluation: Evaluation, run: RunDir) -> None:
     attributed = attribute(evaluation, wanted)
     write_csv(top_rows(evaluation, attributed), run.attributions)
     write_csv(condition_effects(evaluation, attributed), run.motif_conditions)
-    figure = plot_motif_conditions(run.motif_conditions, run.motif_conditions_plot)
-    write_formats(figure, run.motif_conditions_plot, evaluation.settings.report.formats)
+    formats = evaluation.settings.report.formats
+    draw(plot_motif_conditions, run.motif_conditions, run.motif_conditions_plot, formats)
 
 
 def _refuse_non_finite(data: ExpressionData, y_pred: np.ndarray) -> None:

@@ -25,7 +25,7 @@ from yeast_get.data.raw_table import RawTable
 from yeast_get.data.splits import TRAIN
 from yeast_get.data.yeast_dataset import YeastDataset
 from yeast_get.errors import ConfigError, Problem, did_you_mean, nearest
-from yeast_get.evaluation.canvas import write_formats
+from yeast_get.evaluation.canvas import draw
 from yeast_get.evaluation.condition_words import condition_words, unit_words, value_words
 from yeast_get.evaluation.evaluation import Evaluation
 from yeast_get.evaluation.inference import in_input_units, predict_members
@@ -105,8 +105,7 @@ class Sweep:
         write_csv(frame, run.sweep)
         self._log(y_pred.mean(axis=1).reshape(len(self.regions), -1).mean(axis=0), flags, outside)
         units = {a.field.name: None if a.field.is_text else unit_words(a.field) for a in self.axes}
-        figure = plot_sweep(run.sweep, run.sweep_plot, units)
-        write_formats(figure, run.sweep_plot, settings.report.formats)
+        draw(plot_sweep, run.sweep, run.sweep_plot, settings.report.formats, units)
 
     def table(self, data: ExpressionData, keep_all: bool = False) -> ExpressionData:
         """The grid as a table: the chosen regions, or all of them, by the points.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -22,7 +23,7 @@ from yeast_get.config import LoraConfig, Settings, settings_from_dict
 from yeast_get.data.features import FeatureSchema
 from yeast_get.data.seen_regions import SeenRegions
 from yeast_get.data.splits import TrainedRows
-from yeast_get.errors import CheckpointError, Problem, UserError
+from yeast_get.errors import CheckpointError, Problem, UserError, WriteError
 from yeast_get.evaluation.conformal import Calibration
 from yeast_get.evaluation.rivals import Rivals
 from yeast_get.model.checkpoint_file import open_checkpoint
@@ -30,7 +31,7 @@ from yeast_get.model.get_backbone import LAYER_NORM_EPS
 from yeast_get.model.lora import merged_state
 from yeast_get.model.pretrained import GET_PARTS
 from yeast_get.model.yeast_model import Ensemble, YeastModel
-from yeast_get.run_dir import atomic
+from yeast_get.run_dir import RunDir, atomic
 from yeast_get.training.transfer import base_tensors, put_adapters
 
 log = logging.getLogger(__name__)
@@ -102,8 +103,7 @@ class Checkpoint:
     def save(self, path: Path) -> None:
         """Write atomically: a crash leaves the old file or the new one, whole."""
         values = {name: getattr(self, name) for name in self._stored()}
-        with atomic(path) as temporary:
-            torch.save({"format": FORMAT, **values}, temporary)
+        _save({"format": FORMAT, **values}, path)
 
     @classmethod
     def _stored(cls) -> list[str]:
@@ -271,6 +271,26 @@ class Checkpoint:
             raise CheckpointError(Problem(what, fix, file=self.file)) from error
 
 
+@contextmanager
+def saying_how_to_go_on(run: RunDir) -> Iterator[None]:
+    """Where something cannot be written inside, also say what the training run is left with.
+
+    Raises:
+        WriteError: The same, with the way on.
+    """
+    try:
+        yield
+    except WriteError as error:
+        problem = error.problems[0]
+        if run.last.is_file():
+            held = f"{run.last.name} holds epoch {Checkpoint.load(run.last).epoch}"
+            way = f"then go on with --resume ({held})"
+        else:
+            way = "then start anew" + (" with --overwrite" if run.holds_a_run() else "")
+        fix = f"{problem.fix}, {way}"
+        raise WriteError(dataclasses.replace(problem, fix=fix)) from error
+
+
 def export_model(checkpoint: Checkpoint, merged: str | None, get: str | None) -> None:
     """Write the files that `--export` and `--export-get` name, and say what they hold."""
     if merged is not None:
@@ -316,5 +336,28 @@ def write_get(
         "software": f"yeast_get {__version__}",
         **told,
     }
-    with atomic(path) as temporary:
-        torch.save(values, temporary)
+    _save(values, path)
+
+
+def _save(values: dict[str, Any], path: Path) -> None:
+    """Write with torch, atomically; to an open file, since torch would keep the name of a path."""
+    with atomic(path) as file:
+        try:
+            torch.save(_with_equal_texts_as_one(values), file)
+        except RuntimeError as error:  # "unexpected pos", whatever ended it: a full disk, Ctrl-C
+            raise error.__context__ or error from None
+
+
+def _with_equal_texts_as_one(value: Any) -> Any:
+    """Dicts, lists and tuples anew, in which equal texts are one object.
+
+    Pickle writes an object once and then points to it. Texts that were read from a file are objects
+    of their own, so that a resumed run would write other bytes than one that never stopped.
+    """
+    if type(value) is str:
+        return sys.intern(value)
+    if isinstance(value, dict):
+        return dict(map(_with_equal_texts_as_one, value.items()))
+    if isinstance(value, list | tuple):
+        return type(value)(map(_with_equal_texts_as_one, value))
+    return value

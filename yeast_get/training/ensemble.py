@@ -49,7 +49,7 @@ def train_other_members(
     for number in range(2, settings.training.ensemble + 1):
         seed = settings.experiment.seed + number - 1
         log.info("member %d of %d, seed %d", number, settings.training.ensemble, seed)
-        folder = run.member(number)
+        folder = from_writer(partial(run.member, number))
         held = from_writer(partial(_held, folder, resume))
         alone = {
             "experiment": settings.experiment.model_copy(update={"seed": seed}),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, cast
 
 import numpy as np
@@ -12,10 +13,10 @@ from yeast_get.data.expression_data import ExpressionData
 from yeast_get.data.features import FeatureSchema
 from yeast_get.data.splits import VAL
 from yeast_get.data.yeast_dataset import YeastDataset
-from yeast_get.distributed import is_writer
 from yeast_get.errors import Problem, RunError
 from yeast_get.evaluation.inference import predict
 from yeast_get.evaluation.metrics import score
+from yeast_get.evaluation.plots import scatter_image
 from yeast_get.model.yeast_model import YeastModel, YeastTransformer
 from yeast_get.run_dir import RunDir
 from yeast_get.training.checkpoint import Checkpoint
@@ -41,18 +42,14 @@ class Finetune(Stage):
         return None if itself["pearson"] is not None else str(itself["pearson_reason"])
 
     def validate(self, model: YeastTransformer, epoch: int) -> tuple[dict[str, Any], Any]:
-        """Loss in model space, Pearson r in units of the input, and a scatter plot."""
+        """Loss in model space, Pearson r in units of the input, and what draws a scatter plot."""
         wanted = self.part == VAL
         scores, y_pred = validate(
             cast(YeastModel, model), self.val_set, self.data, wanted, self.schema, self.settings,
             epoch,
         )  # fmt: skip
-        if not self.settings.logging.tensorboard or not is_writer():
-            return scores, None
-        from yeast_get.evaluation.plots import scatter_image
-
         title = f"validation, epoch {epoch}"
-        return scores, scatter_image(self.data.target[wanted], y_pred[wanted], title)
+        return scores, partial(scatter_image, self.data.target[wanted], y_pred[wanted], title)
 
     def save_best(self, folder: RunDir, kept: Checkpoint) -> None:
         """`best_model.pth`, and with LoRA the adapter alone."""

@@ -36,6 +36,7 @@ from yeast_get.errors import Problem, RunError, Stopped
 from yeast_get.evaluation.inference import autocast_dtype
 from yeast_get.model.yeast_model import YeastTransformer
 from yeast_get.run_dir import RunDir, write_text
+from yeast_get.training.board import Board
 from yeast_get.training.checkpoint import Checkpoint
 from yeast_get.training.interruption import StopSignal
 from yeast_get.training.losses import loss_sum
@@ -111,7 +112,7 @@ class Stage(ABC):
 
     @abstractmethod
     def validate(self, model: YeastTransformer, epoch: int) -> tuple[dict[str, Any], Any]:
-        """`val_loss` and `val_pearson` (None where undefined), and a picture [H,W,3] or None.
+        """`val_loss` and `val_pearson` (None where undefined), and what draws a picture, or None.
 
         Raises:
             RunError: Where a prediction is not finite.
@@ -138,7 +139,7 @@ class _Run:
     folder: RunDir
     device: torch.device
     steps_per_epoch: int
-    board: Any
+    board: Board
 
     @property
     def validated(self) -> YeastTransformer:
@@ -185,7 +186,6 @@ def fit(
                 break
             train_loss = _train_one_epoch(run, progress)
             _finish_epoch(run, progress, train_loss)
-        run.board.close()
         if any(of_every_rank(bool(stop.number))):  # during the last validation
             raise _stopped(run, progress)
     return progress
@@ -225,7 +225,7 @@ def _start(
         steps_per_epoch=math.ceil(
             len(stage.train_set.plan.windows(stage.part == TRAIN)) / per_step
         ),
-        board=_board(folder, settings),
+        board=Board(folder.tensorboard if settings.logging.tensorboard and is_writer() else None),
     )
 
 
@@ -430,7 +430,7 @@ def _finish_epoch(run: _Run, progress: Progress, train_loss: float | None) -> No
         scores, picture = run.stage.validate(run.validated, epoch)
         scores = of_every_rank(scores)[0]  # the writer decides, and the others agree
         row |= scores
-        _show_validation(run, epoch, scores, picture)
+        run.board.add_validation(epoch, scores, picture)
     row["learning_rate"] = run.optimizer.param_groups[0]["lr"] if epoch else None
     progress.history.append(row)
     names = ["epoch", "train_loss", "val_loss", "val_pearson", "learning_rate"]
@@ -535,35 +535,3 @@ def _draw_on(state: dict[str, Any], device: torch.device) -> None:
     random.setstate(state["python"])
     kind, keys, *rest = state["numpy"]
     np.random.set_state((kind, keys.numpy().astype(np.uint32), *rest))  # noqa: NPY002
-
-
-# ---------------------------------------------------------------------------------- TensorBoard
-
-
-class _NoBoard:
-    """Stands in for TensorBoard where it is off."""
-
-    def add_scalar(self, *args: Any) -> None:
-        """Do nothing."""
-
-    def add_image(self, *args: Any, **kwargs: Any) -> None:
-        """Do nothing."""
-
-    def close(self) -> None:
-        """Do nothing."""
-
-
-def _board(folder: RunDir, settings: Settings) -> Any:
-    if not settings.logging.tensorboard or not is_writer():
-        return _NoBoard()
-    from torch.utils.tensorboard import SummaryWriter
-
-    return SummaryWriter(folder.tensorboard)
-
-
-def _show_validation(run: _Run, epoch: int, scores: dict[str, Any], picture: Any) -> None:
-    for name, value in scores.items():
-        if value is not None:
-            run.board.add_scalar(f"val/{name.removeprefix('val_')}", value, epoch)
-    if picture is not None:
-        run.board.add_image("val/scatter", picture, epoch, dataformats="HWC")

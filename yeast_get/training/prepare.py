@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import platform
+import random
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -26,7 +27,7 @@ from yeast_get.data.yeast_dataset import WindowPlan
 from yeast_get.distributed import from_writer, is_writer, leave, size
 from yeast_get.errors import ConfigError, Problem, RunError
 from yeast_get.evaluation import plots, report
-from yeast_get.evaluation.canvas import write_formats
+from yeast_get.evaluation.canvas import draw
 from yeast_get.evaluation.evaluation import Evaluation, choose_headline
 from yeast_get.evaluation.inference import autocast_dtype
 from yeast_get.evaluation.knockout import Knockout
@@ -137,7 +138,7 @@ def prepare(settings: Settings, device: torch.device, last: Path | None = None) 
     )
 
     def another(seed: int) -> YeastModel:
-        torch.manual_seed(seed)
+        seed_everything(seed)
         member = YeastModel(settings.model, schema.sizes(), max_regions=window)
         if pretrained is not None:
             adapt(member, load(member, pretrained, schema, settings), settings)
@@ -163,8 +164,15 @@ def start_from(settings: Settings, device: torch.device) -> tuple[Settings, Pret
     pretrained = read_pretrained(settings.finetune)
     if pretrained is not None:
         settings = with_sizes_of(settings, pretrained.weights)
-    torch.manual_seed(settings.experiment.seed)
+    seed_everything(settings.experiment.seed)
     return settings, pretrained
+
+
+def seed_everything(seed: int) -> None:
+    """Seed every generator of random numbers; we draw from that of torch, a library may from others."""
+    torch.manual_seed(seed)
+    random.seed(seed)
+    np.random.seed(seed % 2**32)  # noqa: NPY002
 
 
 def begin(
@@ -217,8 +225,8 @@ def train_and_test(
     with deterministic(settings.training.deterministic):
         progress = fit(ready.model, stage, run, device, ready.resume)
         if is_writer():
-            figure = plots.plot_history(run.history, run.history_plot, progress.monitor)
-            write_formats(figure, run.history_plot, settings.report.formats)
+            formats = settings.report.formats
+            draw(plots.plot_history, run.history, run.history_plot, formats, progress.monitor)
         members = [from_writer(lambda: Checkpoint.load(run.best_model))]
         members += train_other_members(
             stage, ready.another, run, device, resume=ready.resume is not None

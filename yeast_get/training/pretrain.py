@@ -24,7 +24,7 @@ from yeast_get.data.yeast_dataset import EpochSampler, MaskedRegionDataset, batc
 from yeast_get.distributed import from_writer, is_writer
 from yeast_get.errors import Problem, RunError
 from yeast_get.evaluation import plots
-from yeast_get.evaluation.canvas import write_formats
+from yeast_get.evaluation.canvas import draw
 from yeast_get.evaluation.inference import autocast_dtype, evaluating
 from yeast_get.evaluation.metrics import score
 from yeast_get.evaluation.output_tables import part_counts, write_splits
@@ -196,8 +196,8 @@ def pretrain(ready: PreparedPretraining, device: torch.device, run: RunDir) -> N
         progress = fit(ready.model, stage, run, device, ready.resume)
     if not is_writer():
         return
-    figure = plots.plot_history(run.history, run.history_plot, progress.monitor)
-    write_formats(figure, run.history_plot, settings.report.formats)
+    formats = settings.report.formats
+    draw(plots.plot_history, run.history, run.history_plot, formats, progress.monitor)
     best = next(row for row in progress.history if row["epoch"] == progress.best_epoch)
     log.info("%s holds the weights of epoch %d; start from it with --set finetune.checkpoint=%s",
              run.pretrained.name, progress.best_epoch, run.pretrained)  # fmt: skip

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import logging
 import subprocess
 import sys
 import time
@@ -9,9 +10,11 @@ import pandas as pd
 import pytest
 from matplotlib.collections import PathCollection, PolyCollection
 from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
 from matplotlib.image import imread
 
 from yeast_get import run_dir
+from yeast_get.errors import WriteError
 from yeast_get.evaluation import canvas, plots
 from yeast_get.evaluation.metrics import score
 
@@ -84,8 +87,7 @@ def test_scatter_shows_the_interval_of_the_correlation(tmp_path, png):
 def test_a_million_points_make_a_small_pdf_in_seconds(tmp_path, png):
     write_predictions(tmp_path / "p.csv", n=1_000_000)
     started = time.monotonic()
-    figure = plots.plot_scatter(tmp_path / "p.csv", png, "all")
-    canvas.write_formats(figure, png, ["png", "pdf"])
+    canvas.draw(plots.plot_scatter, tmp_path / "p.csv", png, ["png", "pdf"], "all")
     assert time.monotonic() - started < 20
     assert png.with_suffix(".pdf").read_bytes().startswith(b"%PDF")
     assert png.with_suffix(".pdf").stat().st_size < 1_000_000
@@ -96,8 +98,7 @@ def test_a_pdf_has_the_same_bytes_twice(tmp_path, png):
     write_predictions(tmp_path / "p.csv", n=4000)
     said = []
     for _ in range(2):
-        figure = plots.plot_scatter(tmp_path / "p.csv", png, "all")
-        canvas.write_formats(figure, png, ["png", "pdf"])
+        canvas.draw(plots.plot_scatter, tmp_path / "p.csv", png, ["png", "pdf"], "all")
         said.append(png.with_suffix(".pdf").read_bytes())
     assert said[0] == said[1]
     assert b"CreationDate" not in said[0]
@@ -193,7 +194,7 @@ def test_a_failed_write_leaves_the_old_picture(tmp_path, png, monkeypatch):
         raise OSError("disk full")
 
     monkeypatch.setattr(run_dir.os, "replace", fail)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(WriteError, match="disk full"):
         plots.plot_scatter(tmp_path / "p.csv", png, "test")
     assert png.read_bytes() == before
     assert [path.name for path in png.parent.iterdir()] == ["plot.png"]
@@ -308,3 +309,31 @@ def test_pyplot_is_never_imported():
         "assert 'matplotlib.pyplot' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_picture_that_fails_is_a_warning_and_leaves_none(tmp_path, png, caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("yeast_get"), "propagate", True)
+    source = tmp_path / "p.csv"
+    write_predictions(source)
+    canvas.draw(plots.plot_scatter, source, png, ["pdf"], "all")
+    pdf = png.with_suffix(".pdf")
+    assert png.exists()
+    assert pdf.exists()
+    savefig = Figure.savefig
+
+    def no_pdf(figure, file, format, **options):
+        if format == "pdf":
+            raise RuntimeError("no font")
+        savefig(figure, file, format=format, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Figure, "savefig", no_pdf)
+        canvas.draw(plots.plot_scatter, source, png, ["pdf"], "all")
+    assert "warning" in caplog.text
+    assert "no picture could be made (RuntimeError: no font)" in caplog.text
+    assert png.exists()
+    assert not pdf.exists()
+    source.unlink()
+    canvas.draw(plots.plot_scatter, source, png, ["png"], "all")
+    assert "(FileNotFoundError: " in caplog.text
+    assert not png.exists()
