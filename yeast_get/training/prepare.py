@@ -169,7 +169,7 @@ def start_from(settings: Settings, device: torch.device) -> tuple[Settings, Pret
 
 
 def seed_everything(seed: int) -> None:
-    """Seed every generator of random numbers; we draw from that of torch, a library may from others."""
+    """Seed every generator: that of torch, and those that a library may draw from."""
     torch.manual_seed(seed)
     random.seed(seed)
     np.random.seed(seed % 2**32)  # noqa: NPY002
