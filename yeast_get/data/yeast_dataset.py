@@ -78,7 +78,8 @@ class WindowPlan:
         Args:
             wanted: [N] bool.
             rng: Draws the offset of each chromosome and sample; None cuts from the first region,
-                so that every observation stands in exactly one window.
+                so that every observation stands in exactly one window, and R is at most the number
+                of regions of the longest chromosome.
         """
         data = self.data
         if self.size == 1:
@@ -93,6 +94,8 @@ class WindowPlan:
                 regions.append(cut)
                 samples.append(np.full(len(cut), sample, dtype=np.int32))
         region, sample_of = np.concatenate(regions), np.concatenate(samples)
+        if rng is None:  # all padding is at the end: no model need go through what no region fills
+            region = region[:, : max(map(len, self.chromosomes))]
         observation = self._lookup[region, sample_of[:, None]]
         observation[region < 0] = -1
         keep = (np.append(wanted, False)[observation]).any(axis=1)
