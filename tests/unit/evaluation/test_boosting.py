@@ -32,7 +32,7 @@ def fitted(tmp_path_factory):
 
 def said_of(fitted, rivals):
     data, schema, train, _ = fitted
-    return rivals.predict(data, schema, ~train, data.signature, train)
+    return dict(rivals.predict(data, schema, ~train, data.signature, train))
 
 
 def test_it_finds_the_planted_rule_in_new_regions_and_knows_the_conditions(fitted):
