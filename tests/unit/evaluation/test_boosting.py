@@ -75,3 +75,9 @@ def test_blank_targets_teach_nothing(fitted):
     one = boosting.Boosted.fit(data, schema, train, blank).predict(data, schema, ~train)
     other = boosting.Boosted.fit(data, schema, some, y[1::2]).predict(data, schema, ~train)
     np.testing.assert_allclose(one, other)
+
+
+def test_rows_that_are_predicted_in_blocks_get_the_same_numbers(fitted, monkeypatch):
+    whole = said_of(fitted, fitted[3])[boosting.NAME]
+    monkeypatch.setattr(boosting, "AT_ONCE", 500)
+    np.testing.assert_array_equal(said_of(fitted, fitted[3])[boosting.NAME], whole)

@@ -6,9 +6,9 @@ import tracemalloc
 from contextlib import contextmanager
 
 import numpy as np
-import pandas as pd
 import pytest
 
+from tests.conftest import ROOT
 from yeast_get.config import settings_from_dict
 from yeast_get.data.expression_data import load_expression_data
 from yeast_get.data.features import FeatureSchema
@@ -26,19 +26,13 @@ REGIONS, SAMPLES = 200, 300
 
 
 @pytest.fixture
-def folder(tmp_path):
-    """A data folder of 60,000 observations."""
-    rng = np.random.default_rng(0)
-    ids = [f"chrI_{1000 * i}_{1000 * i + 500}" for i in range(REGIONS)]
-    names = [f"s{i}" for i in range(SAMPLES)]
-    motifs = pd.DataFrame(rng.random((REGIONS, 4)), ids, [f"motif_{j}" for j in range(4)])
-    motifs.to_csv(tmp_path / "regions.csv", index_label="region_id")
-    heat = {"temperature": np.linspace(25, 42, SAMPLES // 2).repeat(2).round(3)}
-    pd.DataFrame(heat, names).to_csv(tmp_path / "samples.csv", index_label="sample_id")
-    values = motifs.to_numpy() @ rng.normal(size=(4, SAMPLES)) + rng.normal(size=(REGIONS, 1))
-    expression = pd.DataFrame(values.round(3), ids, names)
-    expression.to_csv(tmp_path / "expression.csv", index_label="region_id")
-    return tmp_path
+def folder(tmp_path, monkeypatch):
+    """A data folder of 60,000 observations, as the benchmark makes it."""
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    import scale
+
+    scale.write_folder(tmp_path / "table", REGIONS, SAMPLES, 4)
+    return tmp_path / "table"
 
 
 @contextmanager
