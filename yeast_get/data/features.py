@@ -15,6 +15,7 @@ import pandas as pd
 
 from yeast_get.batch import DOSE_NOT_RECORDED, NONE, UNKNOWN, InputSizes
 from yeast_get.config import Settings
+from yeast_get.data.blocks import blocks
 from yeast_get.data.conditions import DEFAULT_C0, NO_DRUG, NORMALIZED, fold
 from yeast_get.data.expression_data import ExpressionData
 from yeast_get.data.findings import counted
@@ -449,8 +450,10 @@ class FeatureSchema:
 
     def to_model(self, target: np.ndarray) -> np.ndarray:
         """Targets in units of the input [...,T] -> model space, float32."""
-        z = (self.transform(target) - self.target_mean) / self.target_sd
-        return z.astype(np.float32)
+        out = np.empty(np.shape(target), dtype=np.float32)
+        for rows in blocks(len(out)):
+            out[rows] = (self.transform(target[rows]) - self.target_mean) / self.target_sd
+        return out
 
     def transform(self, target: np.ndarray) -> np.ndarray:
         """Values in units of the input -> after `data.target_transform`, float64."""

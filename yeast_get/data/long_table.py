@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from yeast_get.data.blocks import ROWS, blocks
 from yeast_get.data.conditions import NO_DRUG, ConditionField, field_hashes
 from yeast_get.data.findings import cell_as_text, counted
 from yeast_get.data.raw_table import RawTable
@@ -100,9 +101,17 @@ class JoinedRows:
 
 def replicate_sd(region: np.ndarray, base: np.ndarray, target: np.ndarray) -> float:
     """Pooled SD of the first target within cells that stand more than once."""
-    groups = pd.Series(target[:, 0].astype(np.float64)).groupby([region, base])
-    squares, count = groups.var(ddof=0) * groups.count(), groups.count() - 1
-    return float(np.sqrt(squares[count > 0].sum() / max(1, count[count > 0].sum())))
+    squares, count = [], []
+    regions = int(region.max(initial=0)) + 1
+    for some in blocks(regions, max(1, regions * ROWS // max(1, len(region)))):
+        rows = (region >= some.start) & (region < some.stop)
+        values = pd.Series(target[rows, 0].astype(np.float64))
+        groups = values.groupby([region[rows], base[rows]])
+        number = groups.count().to_numpy()
+        again = number > 1
+        squares.append(groups.var(ddof=0).to_numpy()[again] * number[again])
+        count.append(number[again] - 1)
+    return float(np.sqrt(np.concatenate(squares).sum() / max(1, np.concatenate(count).sum())))
 
 
 def _first(codes: np.ndarray, number: int) -> np.ndarray:

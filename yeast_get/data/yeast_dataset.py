@@ -83,9 +83,10 @@ class WindowPlan:
         """
         data = self.data
         if self.size == 1:
-            at = np.flatnonzero(wanted)
-            region = data.region_index[at].reshape(-1, 1)
-            return Windows(region, data.sample_index[at], at.astype(np.int32).reshape(-1, 1))
+            at = np.flatnonzero(wanted).astype(np.int32)
+            these = slice(None) if len(at) == len(wanted) else at  # of all rows, no copies
+            region = data.region_index[these].reshape(-1, 1)
+            return Windows(region, data.sample_index[these], at.reshape(-1, 1))
         regions, samples = [], []
         for order in self.chromosomes:
             for sample in range(data.num_samples):
@@ -145,7 +146,7 @@ class YeastDataset(Dataset[Batch]):
         self.number, self.present = self._put(samples.number), self._put(samples.present)
         self.category = self._put(samples.category)
         self.drug, self.dose = self._put(samples.drug), self._put(samples.dose)
-        self.target = self._put(np.nan_to_num(schema.to_model(data.target)))  # [N,T]
+        self.target = self._put(np.nan_to_num(schema.to_model(data.target), copy=False))  # [N,T]
         self.measured = self._put(~np.isnan(data.target))  # [N,T]
         fields = self.number.shape[1] + self.category.shape[1] + 2 * self.drug.shape[1]
         columns = max(len(self.absent), fields, 1)

@@ -70,33 +70,49 @@ class Baselines:
         """
         if len(region_key) != len(condition_key):
             raise ValueError(f"{len(region_key)} region keys, {len(condition_key)} condition keys")
-        region, region_known = find(self.region_keys, region_key)
-        condition, condition_known = find(self.condition_keys, condition_key)
-        some_region, some_condition = bool(region_known.any()), bool(condition_known.any())
-        if np.isnan(self.global_mean).any():
-            return dict.fromkeys(NAMES)
-        base = np.broadcast_to(self.global_mean, (len(region), len(self.global_mean)))
-        said: dict[str, np.ndarray | None] = dict.fromkeys(NAMES)
-        said["global mean"] = self._shape(base.copy())
-        if some_region:
-            said["region mean"] = self._shape(
-                _look_up(self.region_means, region, region_known, base)
-            )
-        if some_condition:
-            said["condition mean"] = self._shape(
-                _look_up(self.condition_means, condition, condition_known, base)
-            )
-        if some_region or some_condition:
-            nothing = np.zeros_like(base)
-            effect = _look_up(self.region_effects, region, region_known, nothing)
-            effect += _look_up(self.condition_effects, condition, condition_known, nothing)
-            said["additive"] = self._shape(base + effect)
-        return said
+        region = find(self.region_keys, region_key)
+        condition = find(self.condition_keys, condition_key)
+        return {name: self.says(name, region, condition) for name in NAMES}
+
+    def says(
+        self,
+        name: str,
+        region: tuple[np.ndarray, np.ndarray],
+        condition: tuple[np.ndarray, np.ndarray],
+    ) -> np.ndarray | None:
+        """What one baseline says of some rows; see `predict`.
+
+        Args:
+            name: One of `NAMES`.
+            region: [n] each: the place of each row's region in `region_keys`, and whether it has
+                one; as `find` gives them.
+            condition: Likewise.
+        """
+        some_region, some_condition = bool(region[1].any()), bool(condition[1].any())
+        speaks = {
+            "global mean": True,
+            "region mean": some_region,
+            "condition mean": some_condition,
+            "additive": some_region or some_condition,
+        }
+        if np.isnan(self.global_mean).any() or not speaks[name]:
+            return None
+        base = np.broadcast_to(self.global_mean, (len(region[0]), len(self.global_mean)))
+        if name == "global mean":
+            return self._shape(base.copy())
+        if name == "region mean":
+            return self._shape(_look_up(self.region_means, *region, base))
+        if name == "condition mean":
+            return self._shape(_look_up(self.condition_means, *condition, base))
+        nothing = np.zeros_like(base)
+        effect = _look_up(self.region_effects, *region, nothing)
+        effect += _look_up(self.condition_effects, *condition, nothing)
+        return self._shape(base + effect)
 
     def knows(
         self, region_key: np.ndarray, condition_key: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
-        """[n] bool each: whether a row's region, and its condition, was trained on."""
+        """Whether each region, and each condition, was trained on; a bool for each key."""
         return find(self.region_keys, region_key)[1], find(self.condition_keys, condition_key)[1]
 
     def undefined_reason(self, name: str) -> str:
@@ -235,7 +251,7 @@ def _pooled(summary: Mapping[str, Any] | None) -> float | None:
 def _codes(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The distinct keys, ascending, and the place among them of each row's key."""
     distinct, code = np.unique(keys.astype(np.int64, copy=False), return_inverse=True)
-    return distinct, code
+    return distinct, code.astype(np.int32)
 
 
 def find(known_keys: np.ndarray, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -274,9 +290,9 @@ def _fit_target(
     known_condition = np.bincount(condition, minlength=conditions) >= MIN_VALUES
     region_effects, condition_effects = two_way(
         rest,
-        np.where(known_region[region], region, regions),  # the others are one more region
+        np.where(known_region, np.arange(regions), regions)[region],  # the others: one more region
         regions + 1,
-        np.where(known_condition[condition], condition, conditions),
+        np.where(known_condition, np.arange(conditions), conditions)[condition],
         conditions + 1,
     )
     region_means = _level_means(rest, region, regions) + overall
@@ -317,8 +333,8 @@ def two_way(
     """
     from scipy.sparse import coo_matrix
 
-    rows = coo_matrix((np.ones(len(rest)), (region, condition)), shape=(regions, conditions))
-    cells = rows.tocsr()
+    at = region.astype(np.int32), condition.astype(np.int32)
+    cells = coo_matrix((np.ones(len(rest)), at), shape=(regions, conditions)).tocsr()
     by_condition = cells.T.tocsr()
     region_count = np.maximum(np.bincount(region, minlength=regions), 1)
     weight = np.maximum(np.bincount(condition, minlength=conditions), 1)

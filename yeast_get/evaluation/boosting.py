@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from yeast_get.data.blocks import blocks
 from yeast_get.data.expression_data import ExpressionData
 from yeast_get.data.features import FeatureSchema
 
@@ -22,6 +23,9 @@ NAME = "LightGBM"
 ROUNDS = 400
 MOST_VALUES = 400_000_000
 """Rows times columns above which it is not fitted."""
+
+AT_ONCE = 20_000_000
+"""Rows times columns that it predicts at once."""
 
 PARAMETERS: dict[str, Any] = {
     "objective": "regression",
@@ -68,12 +72,16 @@ class Boosted:
         if int(wanted.sum()) * (data.motif.shape[1] + len(data.fields)) > MOST_VALUES:
             log.info("LightGBM is not fitted: the table is too large for it")
             return None
-        features, categories = _features(data, schema, wanted)
+        inputs = _Inputs(data, schema)
+        features = inputs.of(np.flatnonzero(wanted))
         models = []
         for t in range(y.shape[1]):
             known = ~np.isnan(y[:, t])
             table = lightgbm.Dataset(
-                features[known], y[known, t], categorical_feature=categories, free_raw_data=True
+                features if known.all() else features[known],
+                y[known, t],
+                categorical_feature=list(range(inputs.categories)),
+                free_raw_data=True,
             )
             models.append(lightgbm.train(PARAMETERS, table, ROUNDS).model_to_string())
         return cls(models)
@@ -86,21 +94,39 @@ class Boosted:
             return "the package lightgbm is not installed here"
         import lightgbm
 
-        features = _features(data, schema, wanted)[0]
-        said = [lightgbm.Booster(model_str=text).predict(features) for text in self.models]
-        return np.stack(said, axis=1)
+        inputs, rows = _Inputs(data, schema), np.flatnonzero(wanted)
+        boosters = [lightgbm.Booster(model_str=text) for text in self.models]
+        said = np.empty((len(rows), len(boosters)))
+        for some in blocks(len(rows), max(1, AT_ONCE // inputs.width)):
+            features = inputs.of(rows[some])
+            for t, booster in enumerate(boosters):
+                said[some, t] = booster.predict(features)
+        return said
 
 
-def _features(
-    data: ExpressionData, schema: FeatureSchema, wanted: np.ndarray
-) -> tuple[np.ndarray, list[int]]:
-    """[n,F] float32 inputs of the wanted observations, and which columns are categories."""
-    samples = schema.sample_inputs(data)
-    regions = schema.region_inputs(data)
-    region, sample = data.region_index[wanted], data.sample_index[wanted]
-    accessibility = schema.accessibility_inputs(data)  # [P,1|S,A]
-    of_sample = sample if accessibility.shape[1] > 1 else np.zeros_like(sample)
-    words = np.concatenate([samples.category, samples.drug], axis=1)
-    numbers = np.concatenate([samples.number, samples.present, samples.dose], axis=1)
-    columns = [words[sample], numbers[sample], regions[region], accessibility[region, of_sample]]
-    return np.concatenate(columns, axis=1, dtype=np.float32), list(range(words.shape[1]))
+class _Inputs:
+    """What the trees see of any observations of a table.
+
+    Attributes:
+        categories: How many columns are categories; they come first.
+        width: How many columns there are.
+    """
+
+    def __init__(self, data: ExpressionData, schema: FeatureSchema) -> None:
+        samples = schema.sample_inputs(data)
+        self._region, self._sample = data.region_index, data.sample_index
+        self._words = np.concatenate([samples.category, samples.drug], axis=1)
+        self._numbers = np.concatenate([samples.number, samples.present, samples.dose], axis=1)
+        self._regions = schema.region_inputs(data)
+        self._accessibility = schema.accessibility_inputs(data)  # [P,1|S,A]
+        self.categories = self._words.shape[1]
+        parts = self._words, self._numbers, self._regions, self._accessibility
+        self.width = sum(part.shape[-1] for part in parts)
+
+    def of(self, rows: np.ndarray) -> np.ndarray:
+        """[n,F] float32 inputs of some observations [n]."""
+        region, sample = self._region[rows], self._sample[rows]
+        of_sample = sample if self._accessibility.shape[1] > 1 else np.zeros_like(sample)
+        columns = [self._words[sample], self._numbers[sample], self._regions[region]]
+        columns.append(self._accessibility[region, of_sample])
+        return np.concatenate(columns, axis=1, dtype=np.float32)

@@ -4,19 +4,19 @@ Rows of one region, or of one growth condition, are not independent, so that dra
 one would give intervals that are too narrow. What is drawn is what the split held out: regions
 where the question is of new regions. Where both are drawn, a row counts as often as its region
 times its condition was drawn (Owen 2007, the pigeonhole bootstrap), which is rather too wide than
-too narrow. Every score of a resample comes from sums that are gathered once for all resamples.
+too narrow. Every score of a resample comes from sums by region and condition, gathered once for all
+resamples, some regions at a time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 import numpy as np
 from scipy import sparse
-from scipy.stats import rankdata
 
-from yeast_get.evaluation.metrics import MIN_VALUES, as_columns
+from yeast_get.evaluation.metrics import MIN_VALUES, as_columns, ranks
 
 RESAMPLES = 1000
 FEWEST = 5
@@ -24,6 +24,9 @@ FEWEST = 5
 
 _BLOCK = 100
 """How many resamples are computed at once."""
+
+_CELLS = 2_000_000
+"""How many cells, regions times conditions, the sums are held for at once."""
 
 _DENSE = 0.2
 """From which share of filled cells on a table of regions by conditions is kept dense."""
@@ -82,30 +85,26 @@ class Resampler:
         true = as_columns(y_true)
         self._strands = true.shape[1]
         self._measured = ~np.isnan(true)
-        strand = np.broadcast_to(np.arange(self._strands), true.shape)[self._measured]
+        strand = np.broadcast_to(np.arange(self._strands, dtype=np.int32), true.shape)
+        strand = strand[self._measured]
         self._true = true[self._measured]
         row = np.nonzero(self._measured)[0]
-        regions, region = np.unique(np.asarray(region)[row], return_inverse=True)
-        conditions, condition = np.unique(np.asarray(condition)[row], return_inverse=True)
+        regions, region = _renumbered(np.asarray(region)[row])
+        conditions, condition = _renumbered(np.asarray(condition)[row])
         self._region = region * self._strands + strand  # strands are never mixed in a group
         self._condition = condition * self._strands + strand
-        self.regions, self.conditions = self._shape = (len(regions), len(conditions))
+        self.regions, self.conditions = self._shape = (regions, conditions)
         self.over, self.resamples, self._seed = over, resamples, seed
-        drawn = {"regions": [len(regions)], "conditions": [len(conditions)]}
-        fewest = min(drawn.get(over, [len(regions), len(conditions)]))
+        drawn = {"regions": [regions], "conditions": [conditions]}
+        fewest = min(drawn.get(over, [regions, conditions]))
         self.reason: str | None = None
         if fewest < FEWEST:
-            what = "regions" if over == "regions" or len(regions) == fewest else "conditions"
+            what = "regions" if over == "regions" or regions == fewest else "conditions"
             self.reason = f"an interval needs at least {FEWEST} {what}, and there are {fewest}"
             return
         self._center = float(self._true.mean())
-        t = self._true - self._center
-        ranks = rankdata(self._true)
-        ranks -= ranks.mean()
-        self._sums = {"n": self._table(np.ones_like(t)), "t": self._table(t)}
-        self._sums |= {"tt": self._table(t * t), "u": self._table(ranks)}
-        self._sums["uu"] = self._table(ranks * ranks)
-        self._ranks = ranks
+        self._dense = len(self._true) > _DENSE * regions * conditions * self._strands**2
+        self._ranks = _centred_ranks(self._true)
 
     def scores(self, y_pred: np.ndarray) -> dict[str, np.ndarray]:
         """The scores of every resample, by name, each [resamples] with NaN where undefined.
@@ -124,16 +123,14 @@ class Resampler:
         if self.reason is not None:
             raise ValueError(self.reason)
         pred = pred[self._measured]
-        t, p = self._true - self._center, pred - self._center
-        ranks = rankdata(pred)
-        ranks -= ranks.mean()
-        sums = dict(self._sums)
-        sums |= {"p": self._table(p), "pp": self._table(p * p), "tp": self._table(t * p)}
-        sums |= {"dd": self._table((t - p) ** 2), "d": self._table(np.abs(t - p))}
-        sums |= {"v": self._table(ranks), "vv": self._table(ranks**2)}
-        sums["uv"] = self._table(self._ranks * ranks)
-        blocks = [self._block(sums, weights) for weights in self._weights()]
-        return {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]}
+        rank = _centred_ranks(pred)
+        totals = [_Totals(*weights) for weights in self._weights()]
+        for groups, rows in self._blocks():
+            sums = self._sums(pred, rank, groups, rows)
+            for each in totals:
+                each.add(sums, groups)
+        said = [each.scores() for each in totals]
+        return {name: np.concatenate([block[name] for block in said]) for name in said[0]}
 
     def pearson(self, y_pred: np.ndarray) -> np.ndarray:
         """Pooled Pearson's r alone, of many predictions at once: [K,resamples], NaN if undefined.
@@ -156,11 +153,35 @@ class Resampler:
             blocks.append(_correlation(sums, "t", "p"))
         return np.concatenate(blocks, axis=1)
 
-    def _table(self, values: np.ndarray) -> Any:
-        """Sums by region and strand, and condition and strand [R*T,C*T]."""
-        shape = (self._shape[0] * self._strands, self._shape[1] * self._strands)
-        table = sparse.coo_matrix((values, (self._region, self._condition)), shape=shape).tocsr()
-        return table.toarray() if len(values) > _DENSE * shape[0] * shape[1] else table
+    def _blocks(self) -> Iterator[tuple[slice, np.ndarray | slice]]:
+        """Regions and strands, as many as have `_CELLS` cells, and where their rows stand."""
+        groups, cells = self._shape[0] * self._strands, self._shape[1] * self._strands
+        size = max(1, _CELLS // cells)
+        if size >= groups:
+            yield slice(0, groups), slice(None)
+            return
+        order = np.argsort(self._region, kind="stable").astype(np.min_scalar_type(-len(self._true)))
+        ends = np.searchsorted(self._region[order], np.arange(0, groups + size, size))
+        for start, low, high in zip(range(0, groups, size), ends[:-1], ends[1:], strict=True):
+            yield slice(start, min(start + size, groups)), order[low:high]
+
+    def _sums(
+        self, pred: np.ndarray, rank: np.ndarray, groups: slice, rows: np.ndarray | slice
+    ) -> dict[str, Any]:
+        """Sums by region and strand, and condition and strand, of some regions [G,C*T] each."""
+        at = self._region[rows] - groups.start, self._condition[rows]
+        shape = (groups.stop - groups.start, self._shape[1] * self._strands)
+
+        def table(values: np.ndarray) -> Any:
+            sums = sparse.coo_matrix((values, at), shape=shape).tocsr()
+            return sums.toarray() if self._dense else sums
+
+        t, p = self._true[rows] - self._center, pred[rows] - self._center
+        u, v = self._ranks[rows], rank[rows]
+        values = {"n": np.ones_like(t), "t": t, "tt": t * t, "u": u, "uu": u * u}
+        values |= {"p": p, "pp": p * p, "tp": t * p, "dd": (t - p) ** 2, "d": np.abs(t - p)}
+        values |= {"v": v, "vv": v**2, "uv": u * v}
+        return {name: table(each) for name, each in values.items()}
 
     def _weights(self) -> Any:
         """How often each region and condition is drawn: [R*T,k] and [C*T,k], k = 1 where not."""
@@ -176,21 +197,62 @@ class Resampler:
                 drawn.append(np.repeat(weights, self._strands, axis=0))
             yield tuple(drawn)
 
-    def _block(
-        self, sums: Mapping[str, Any], weights: tuple[np.ndarray, np.ndarray]
-    ) -> dict[str, np.ndarray]:
-        of_region, of_condition = weights
-        by_region = {name: table @ of_condition for name, table in sums.items()}  # [R,k]
-        pooled = {name: (each * of_region).sum(axis=0) for name, each in by_region.items()}
-        scores = _pooled(pooled)
-        within = _within(sums["n"], by_region, of_condition)
-        scores["within_region_pearson"] = _mean(within, of_region)
-        by_condition = {
-            name: sums[name].T @ of_region for name in ("n", "t", "p", "tt", "pp", "tp")
+
+class _Totals:
+    """Sums over all rows of k resamples, which grow by some regions at a time.
+
+    Args:
+        of_region: [R,k] how often each region (and strand) was drawn; k = 1 where they were not.
+        of_condition: [C,k], likewise.
+    """
+
+    def __init__(self, of_region: np.ndarray, of_condition: np.ndarray) -> None:
+        self._of_region, self._of_condition = of_region, of_condition
+        self._pooled: dict[str, np.ndarray] = {}  # [k]
+        self._by_condition: dict[str, np.ndarray] = {}  # [C,k], "regions": how many were drawn
+        self._within: dict[str, np.ndarray] = {}  # [k]
+
+    def add(self, sums: Mapping[str, Any], groups: slice) -> None:
+        """Take up the sums [G,C] of some regions, by name."""
+        of_region, of_condition = self._of_region[groups], self._of_condition
+        by_region = {name: table @ of_condition for name, table in sums.items()}  # [G,k]
+        _grow(self._pooled, {n: (each * of_region).sum(axis=0) for n, each in by_region.items()})
+        filled = (sums["n"] > 0).astype(np.float64)
+        within = _within(by_region, filled @ (of_condition > 0).astype(np.float64))
+        above, below = _weighted(within, of_region)
+        _grow(self._within, {"above": above, "below": below})
+        names = ("n", "t", "p", "tt", "pp", "tp")
+        by_condition = {name: sums[name].T @ of_region for name in names}
+        by_condition["regions"] = filled.T @ (of_region > 0).astype(np.float64)
+        _grow(self._by_condition, by_condition)
+
+    def scores(self) -> dict[str, np.ndarray]:
+        """The scores of each resample, each [k]."""
+        across = _within(self._by_condition, self._by_condition["regions"])
+        return {
+            **_pooled(self._pooled),
+            "within_region_pearson": _ratio(self._within["above"], self._within["below"]),
+            "across_region_pearson": _ratio(*_weighted(across, self._of_condition)),
         }
-        across = _within(sums["n"].T, by_condition, of_region)
-        scores["across_region_pearson"] = _mean(across, of_condition)
-        return scores
+
+
+def _grow(totals: dict[str, np.ndarray], more: Mapping[str, np.ndarray]) -> None:
+    for name, each in more.items():
+        totals[name] = totals[name] + each if name in totals else each
+
+
+def _renumbered(codes: np.ndarray) -> tuple[int, np.ndarray]:
+    """How many different codes 0.. there are, and these anew without gaps [n] int32."""
+    used = np.bincount(codes) > 0
+    number = np.cumsum(used, dtype=np.int32) - 1
+    return int(np.count_nonzero(used)), number[codes]
+
+
+def _centred_ranks(values: np.ndarray) -> np.ndarray:
+    """Ranks less their mean, ties sharing their mean rank."""
+    centred = ranks(values)
+    centred -= centred.mean()
+    return centred
 
 
 def _pooled(s: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -215,19 +277,23 @@ def _correlation(s: Mapping[str, np.ndarray], a: str, b: str) -> np.ndarray:
     return _ratio(s[a + b] - s[a] * s[b] / n, np.sqrt(of_a * of_b))
 
 
-def _within(counts: Any, s: Mapping[str, np.ndarray], drawn: np.ndarray) -> np.ndarray:
-    """The Pearson correlation of each group in each resample [G,k]; NaN where undefined."""
-    distinct = (counts > 0).astype(np.float64) @ (drawn > 0).astype(np.float64)
+def _within(s: Mapping[str, np.ndarray], distinct: np.ndarray) -> np.ndarray:
+    """The Pearson correlation of each group in each resample [G,k]; NaN where undefined.
+
+    Args:
+        s: Sums of each group.
+        distinct: How many different values of it were drawn.
+    """
     r = np.clip(_correlation(s, "t", "p"), -1, 1)
     return np.where(distinct >= MIN_VALUES, r, np.nan)
 
 
-def _mean(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """The weighted mean over groups [k], of those that are defined."""
+def _weighted(values: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Of the groups that are defined: the weighted sum of values, and that of weights; [k] each."""
     values, weights = np.broadcast_arrays(values, weights)
     known = ~np.isnan(values)
-    total = np.where(known, weights, 0).sum(axis=0)
-    return _ratio(np.where(known, values * weights, 0).sum(axis=0), total)
+    above = np.where(known, values * weights, 0).sum(axis=0)
+    return above, np.where(known, weights, 0).sum(axis=0)
 
 
 def _positive(square: np.ndarray, scale: np.ndarray) -> np.ndarray:

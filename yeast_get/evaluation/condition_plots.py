@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from yeast_get.data.blocks import ROWS
 from yeast_get.data.conditions import NO_DRUG
 from yeast_get.evaluation.canvas import (
     BLUE,
@@ -93,18 +94,8 @@ def plot_residuals_by_condition(predictions_csv: str | Path, png: str | Path, pa
     Raises:
         ValueError: If the file lacks a column.
     """
-    header = list(pd.read_csv(predictions_csv, nrows=0).columns)
-    first = next((i for i, name in enumerate(header) if name.startswith("y_true")), 0)
-    fields = header[header.index("split") + 1 : first]
-    residuals = [name for name in header if name.split("_")[0] == "residual"]
-    types: dict[str, str] = dict.fromkeys(["split", *fields], "category")
-    table = pd.read_csv(predictions_csv, usecols=["split", *fields, *residuals], dtype=types)
-    table = table if part == "all" else table[table["split"] == part]
-    condition = _codes(table[fields])
-    values = table[residuals].to_numpy(dtype=np.float64)
-    group, value = np.repeat(condition, len(residuals)), values.ravel()
-    known = np.isfinite(value)
-    group, value = group[known], value[known]
+    named, group, value = _read_residuals(predictions_csv, part)
+    fields = list(named.columns)
     figure = new_figure()
     if not len(value):
         return say(figure, png, f"no measured rows in {part_name(part)}")
@@ -112,8 +103,6 @@ def plot_residuals_by_condition(predictions_csv: str | Path, png: str | Path, pa
     quantiles = grouped.quantile([0.05, 0.25, 0.5, 0.75, 0.95]).unstack()
     error = np.sqrt(pd.Series(value**2).groupby(group).mean())
     quantiles["rmse"], quantiles["mean"], quantiles["n"] = error, grouped.mean(), grouped.size()
-    where = pd.Series(np.arange(len(condition))).groupby(condition).first()
-    named = table[fields].iloc[where.loc[quantiles.index]].set_axis(quantiles.index).astype(object)
     shown, which = _ends(quantiles.sort_values("rmse", ascending=False, kind="stable"))
     labels, key = _labels(named.loc[shown.index], fields)
     axes = figure.add_subplot()
@@ -133,6 +122,32 @@ def plot_residuals_by_condition(predictions_csv: str | Path, png: str | Path, pa
     axes.set_title(f"Residuals by condition, {part_name(part)}: {which}", parse_math=False)
     _rows(axes, [f"{each}  (n {n:,})" for each, n in zip(labels, shown["n"], strict=True)], key)
     return write_figure(figure, png)
+
+
+def _read_residuals(path: str | Path, part: str) -> tuple[pd.DataFrame, np.ndarray, np.ndarray]:
+    """The conditions of a part, a row each, and which of them every finite residual is of."""
+    header = list(pd.read_csv(path, nrows=0).columns)
+    first = next((i for i, name in enumerate(header) if name.startswith("y_true")), 0)
+    fields = header[header.index("split") + 1 : first]
+    residuals = [name for name in header if name.split("_")[0] == "residual"]
+    types: dict[str, str] = dict.fromkeys(["split", *fields], "category")
+    known: dict[tuple[str, ...], int] = {}
+    named, groups, values = [], [np.zeros(0, dtype=np.int64)], [np.zeros(0)]
+    columns = ["split", *fields, *residuals]
+    for table in pd.read_csv(path, usecols=columns, dtype=types, chunksize=ROWS):
+        here = table if part == "all" else table[table["split"] == part]
+        codes = _codes(here[fields])
+        firsts = here[fields].iloc[np.unique(codes, return_index=True)[1]].astype(object)
+        words = [tuple(row) for row in firsts.astype(str).itertuples(index=False)]
+        named.append(firsts[[each not in known for each in words]])
+        numbers = np.array([known.setdefault(each, len(known)) for each in words], dtype=np.int64)
+        group = np.repeat(numbers[codes], len(residuals))
+        value = here[residuals].to_numpy(dtype=np.float64).ravel()
+        finite = np.isfinite(value)
+        groups.append(group[finite])
+        values.append(value[finite])
+    conditions = pd.concat(named, ignore_index=True) if named else pd.DataFrame(columns=fields)
+    return conditions, np.concatenate(groups), np.concatenate(values)
 
 
 def _codes(fields: pd.DataFrame) -> np.ndarray:

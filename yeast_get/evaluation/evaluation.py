@@ -36,6 +36,11 @@ class Predictions:
     y_model: np.ndarray
     spread: np.ndarray
 
+    def of(self, rows: slice | np.ndarray) -> Predictions:
+        """Those of some rows: a slice, or a mask [N]."""
+        y_std = None if self.y_std is None else self.y_std[rows]
+        return Predictions(self.y_pred[rows], y_std, self.y_model[rows], self.spread[rows])
+
 
 @dataclass
 class Evaluation:
@@ -105,11 +110,15 @@ class Evaluation:
 
     def resampler(self, wanted: np.ndarray) -> Resampler:
         """Resamples of the observations [N] bool, drawing what is new to the model in them."""
-        sample = self.data.sample_index[wanted]
-        keys = (self.data.region_hash[self.data.region_index[wanted]], self.condition_key[sample])
-        known = self.baselines.means.knows(*keys)
-        over = choose_over(*known, *(len(np.unique(key)) for key in keys))
-        return Resampler(self.data.target[wanted], *keys, over)
+        data = self.data
+        keys = data.region_hash, self.condition_key
+        codes = [np.unique(key, return_inverse=True)[1].astype(np.int32) for key in keys]
+        known_region, known_condition = self.baselines.means.knows(*keys)
+        rows = data.region_index[wanted], data.sample_index[wanted]
+        region, condition = codes[0][rows[0]], codes[1][rows[1]]
+        counts = [int(np.count_nonzero(np.bincount(each))) for each in (region, condition)]
+        over = choose_over(known_region[rows[0]], known_condition[rows[1]], *counts)
+        return Resampler(data.target[wanted], region, condition, over)
 
     @property
     def trained_on(self) -> np.ndarray:

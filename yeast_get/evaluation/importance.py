@@ -67,7 +67,7 @@ def permutation_importance(evaluation: Evaluation, wanted: np.ndarray) -> pd.Dat
         for k in range(repeats if here else 0):
             with _shuffled(tensors, np.random.default_rng([seed, stable_hash(name) & POSITIVE, k])):
                 y_pred.append(predict())
-    pearson = [score(data.target[measured], each)["pearson"] for each in y_pred]
+    pearson = [score(data.target[measured], each, ("pearson",))["pearson"] for each in y_pred]
     r = np.array(pearson, dtype=np.float64)  # NaN where undefined
     drops = np.full((len(inputs), repeats), r[0] - r[0])  # constant: shuffling changes nothing
     drops[varies] = r[0] - r[1:].reshape(-1, repeats)

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 
+from yeast_get.data.blocks import blocks
 from yeast_get.data.features import FeatureSchema
 from yeast_get.data.yeast_dataset import EpochSampler, YeastDataset, batches
 from yeast_get.distributed import rank, size, sum_over_ranks
@@ -70,13 +71,14 @@ def predict_members(
 ) -> np.ndarray:
     """As `predict`, for every member of an ensemble apart [K,N,T]; K = 1 for a single model."""
     said = [predict(each, dataset, wanted, batch_size, precision) for each in members_of(model)]
-    return np.stack(said)
+    return np.stack(said) if len(said) > 1 else said[0][None]
 
 
 def mean_and_spread(members: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Predictions of members [K,...] in model space -> their mean and SD; 0 for a single model."""
-    mean = members.mean(axis=0)
-    return mean, members.std(axis=0, ddof=1) if len(members) > 1 else np.zeros_like(mean)
+    if len(members) == 1:
+        return members[0], np.zeros_like(members[0])
+    return members.mean(axis=0), members.std(axis=0, ddof=1)
 
 
 def in_input_units(
@@ -86,7 +88,9 @@ def in_input_units(
 
     The mean is taken in model space, as an ensemble does; a single model has no SD.
     """
-    y_pred = schema.to_input_units(members.mean(axis=0)).astype(np.float32)
+    y_pred = np.empty(members.shape[1:], dtype=np.float32)
+    for rows in blocks(len(y_pred)):
+        y_pred[rows] = schema.to_input_units(members[:, rows].mean(axis=0))
     y_std = schema.to_input_units(members).std(axis=0, ddof=1) if len(members) > 1 else None
     return y_pred, y_std
 

@@ -7,9 +7,13 @@ A value of `y_true` that is NaN was not measured and is left out; a prediction m
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from functools import partial
 from typing import Any
 
 import numpy as np
+
+from yeast_get.data.blocks import blocks
 
 MIN_VALUES = 3
 """Fewest measured values of a condition or of a region for a Pearson correlation of its own."""
@@ -18,17 +22,23 @@ ROUNDING = 4.0
 """Values that vary by less than so many units in the last place of their mean are equal."""
 
 
-def score(y_true: np.ndarray, y_pred: np.ndarray) -> dict[str, Any]:
+SCORES = ("pearson", "spearman", "concordance", "r2", "rmse", "mae")
+
+
+def score(
+    y_true: np.ndarray, y_pred: np.ndarray, wanted: Collection[str] = SCORES
+) -> dict[str, Any]:
     """The pooled scores of one set of predictions.
 
     Args:
         y_true: [n] or [n,T], measured values, NaN = not measured.
         y_pred: Same shape and unit, finite.
+        wanted: Which of `SCORES`; ranks of many values take long.
 
     Returns:
-        "n" (the number of measured values) and "pearson", "spearman", "concordance" (Lin 1989),
-        "r2", "rmse", "mae", the last two in the unit of the input. An undefined score is None, and
-        "<name>_reason" says why. R² compares with the mean of these very values.
+        "n" (the number of measured values) and the wanted scores: "concordance" is Lin's (1989),
+        "r2" compares with the mean of these very values, "rmse" and "mae" are in the unit of the
+        input. An undefined score is None, and "<name>_reason" says why.
 
     Raises:
         ValueError: If the shapes differ, a prediction is not finite, or a measured value is
@@ -37,14 +47,18 @@ def score(y_true: np.ndarray, y_pred: np.ndarray) -> dict[str, Any]:
     true, pred = _measured(y_true, y_pred)
     correlation = _why_no_correlation(true, pred)
     variance = _why_no_variance(true)
-    scores: dict[str, Any] = {"n": int(true.size)}
-    _put(scores, "pearson", correlation, lambda: _pearson(true, pred))
-    _put(scores, "spearman", correlation, lambda: _spearman(true, pred))
-    _put(scores, "concordance", variance, lambda: _concordance(true, pred))
-    _put(scores, "r2", variance, lambda: _r2(true, pred))
     nothing = None if true.size else "no measured values"
-    _put(scores, "rmse", nothing, lambda: float(np.sqrt(np.mean((true - pred) ** 2))))
-    _put(scores, "mae", nothing, lambda: float(np.mean(np.abs(true - pred))))
+    scores: dict[str, Any] = {"n": int(true.size)}
+    for name, reason, value in (
+        ("pearson", correlation, _pearson),
+        ("spearman", correlation, _spearman),
+        ("concordance", variance, _concordance),
+        ("r2", variance, _r2),
+        ("rmse", nothing, lambda t, p: float(np.sqrt(np.mean((t - p) ** 2)))),
+        ("mae", nothing, lambda t, p: float(np.mean(np.abs(t - p)))),
+    ):
+        if name in wanted:
+            _put(scores, name, reason, partial(value, true, pred))
     return scores
 
 
@@ -161,6 +175,25 @@ def as_columns(y: np.ndarray) -> np.ndarray:
     return values[:, None] if values.ndim == 1 else values
 
 
+def ranks(values: np.ndarray) -> np.ndarray:
+    """The rank of each of some finite values [n], from 1 on, ties sharing their mean rank.
+
+    As `scipy.stats.rankdata`, in about half of its memory.
+    """
+    order = np.argsort(values)
+    in_order = values[order]
+    as_before = in_order[1:] == in_order[:-1]
+    del in_order
+    rank = np.arange(1.0, len(values) + 1)
+    edges = np.diff(np.concatenate([[False], as_before, [False]]).astype(np.int8))
+    first, last = np.flatnonzero(edges == 1), np.flatnonzero(edges == -1)
+    tied = np.concatenate([as_before, [False]]) | np.concatenate([[False], as_before])
+    rank[tied[: len(rank)]] = np.repeat((first + last) / 2 + 1, last - first + 1)
+    out = np.empty_like(rank)
+    out[order] = rank
+    return out
+
+
 def _put(scores: dict[str, Any], name: str, reason: str | None, value: Any) -> None:
     """Store `value()`, or None and the reason why there is no value."""
     scores[name] = value() if reason is None else None
@@ -172,6 +205,8 @@ def _measured(y_true: np.ndarray, y_pred: np.ndarray) -> tuple[np.ndarray, np.nd
     """The measured values and their predictions, flat float64."""
     true, pred = _check(y_true, y_pred)
     keep = ~np.isnan(true)
+    if keep.all():  # without copies
+        return true.ravel(), pred.ravel()
     return true[keep], pred[keep]
 
 
@@ -203,6 +238,8 @@ def _grouped(
     if groups < least:
         raise ValueError(f"group holds code {least - 1}, but there are {groups} groups")
     keep = ~np.isnan(true) & (code >= 0)
+    if keep.all():
+        return true.ravel(), pred.ravel(), code.ravel().astype(np.intp), groups
     return true[keep], pred[keep], code[keep].astype(np.intp), groups
 
 
@@ -240,9 +277,9 @@ def _centred(
     groups = len(count)
     member = np.zeros(groups)
     member[code] = values
-    shifted = values - member[code]
-    centre = np.bincount(code, weights=shifted, minlength=groups) / np.maximum(count, 1)
-    deviation = shifted - centre[code]
+    deviation = values - member[code]
+    centre = np.bincount(code, weights=deviation, minlength=groups) / np.maximum(count, 1)
+    deviation -= centre[code]
     square = np.bincount(code, weights=deviation**2, minlength=groups)
     square[_is_rounding(square, count, member + centre)] = 0.0
     return deviation, square
@@ -256,10 +293,20 @@ def _is_rounding(square: Any, count: Any, mean: Any) -> Any:
 
 def _single(values: np.ndarray) -> tuple[np.ndarray, float]:
     """Deviations from the mean and their sum of squares, all values being one group."""
-    deviation, square = _centred(
-        values, np.zeros(values.size, dtype=np.intp), np.array([values.size])
-    )
-    return deviation, float(square[0])
+    shifted = values - values[-1]
+    centre = _running_sum(shifted) / values.size
+    shifted -= centre
+    square = _running_sum(shifted, power=2)
+    return shifted, 0.0 if _is_rounding(square, values.size, values[-1] + centre) else square
+
+
+def _running_sum(values: np.ndarray, power: int = 1) -> float:
+    """The sum of values, or of their squares, one after the other, as `_centred` adds them up."""
+    total = 0.0
+    for rows in blocks(len(values)):
+        block = np.concatenate([[total], values[rows] ** power])
+        total = float(np.bincount(np.zeros(len(block), dtype=np.intp), weights=block)[0])
+    return total
 
 
 def _why_no_variance(true: np.ndarray) -> str | None:
@@ -288,9 +335,7 @@ def _pearson(true: np.ndarray, pred: np.ndarray) -> float:
 
 def _spearman(true: np.ndarray, pred: np.ndarray) -> float:
     """The Pearson correlation of the ranks, ties sharing their mean rank."""
-    from scipy.stats import rankdata
-
-    return _pearson(rankdata(true), rankdata(pred))
+    return _pearson(ranks(true), ranks(pred))
 
 
 def _concordance(true: np.ndarray, pred: np.ndarray) -> float:

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from yeast_get.data.blocks import ROWS, blocks
 from yeast_get.evaluation import metrics
 from yeast_get.evaluation.canvas import (
     BLUE,
@@ -100,7 +101,7 @@ def _draw_scatter(
     axes.set(xlabel=f"measured expression ({UNIT})", ylabel=f"predicted expression ({UNIT})")
     _title(axes, part, len(values), strands)
     axes.legend(loc="lower right")
-    scores = metrics.score(true, pred)
+    scores = metrics.score(true, pred, ("pearson", "r2"))
     lines = [_named("Pearson r", scores["pearson"]), _named("R²", scores["r2"])]
     if pearson_ci95 is not None:
         lines.insert(1, "95 % interval {:.3f} to {:.3f}".format(*pearson_ci95))
@@ -269,13 +270,13 @@ def _read_predictions(
     header = pd.read_csv(path, nrows=0).columns
     suffixes = ("_plus", "_minus") if f"{columns[0]}_plus" in header else ("",)
     wanted = [f"{column}{suffix}" for suffix in suffixes for column in columns]
-    if part == "all":
-        table = read_columns(path, wanted)
-    else:
-        table = read_columns(path, [*wanted, "split"], dtype={"split": "category"})
-        table = table[(table["split"] == part).to_numpy()]
-    values = table[wanted].to_numpy(dtype=np.float64).reshape(-1, len(columns))
-    return values[np.isfinite(values).all(axis=1)], len(suffixes)
+    types = {} if part == "all" else {"split": "category"}
+    kept = [np.zeros((0, len(columns)))]
+    for table in read_columns(path, [*wanted, *types], dtype=types, chunksize=ROWS):
+        here = table if part == "all" else table[(table["split"] == part).to_numpy()]
+        values = here[wanted].to_numpy(dtype=np.float64).reshape(-1, len(columns))
+        kept.append(values[np.isfinite(values).all(axis=1)])
+    return np.concatenate(kept), len(suffixes)
 
 
 def _title(axes: Axes, part: str, count: int, strands: int) -> None:
@@ -296,9 +297,26 @@ def _cloud(
         size, alpha = (28, 0.7) if len(x) <= 300 else (12, 0.5)
         axes.scatter(x, y, s=size, alpha=alpha, color=BLUE, linewidths=0, rasterized=True)
         return
-    cells = axes.hexbin(x, y, gridsize=70, bins="log", mincnt=1, extent=extent, linewidths=0.1)
+    grid: dict[str, Any] = {"gridsize": 70, "extent": extent}
+    count = None
+    if len(x) > ROWS:
+        x, y, count = _counted(x, y, grid)
+    cells = axes.hexbin(
+        x, y, count, bins="log", mincnt=1, linewidths=0.1, reduce_C_function=np.sum, **grid
+    )
     cells.set_rasterized(True)  # so that a PDF stays small
     figure.colorbar(cells, ax=bar_axes or axes, label="values per cell", aspect=30)
+
+
+def _counted(
+    x: np.ndarray, y: np.ndarray, grid: dict[str, Any]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Centers of the hexagons that hold values, and how many each does, some values at a time."""
+    axes = new_figure().add_subplot()
+    drawn = [axes.hexbin(x[rows], y[rows], **grid) for rows in blocks(len(x))]
+    count = np.sum([np.asarray(cells.get_array()) for cells in drawn], axis=0)
+    center = np.asarray(drawn[0].get_offsets())[count > 0]
+    return center[:, 0], center[:, 1], count[count > 0]
 
 
 def _running_mean(axes: Axes, x: np.ndarray, y: np.ndarray) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from yeast_get.data.blocks import blocks
 from yeast_get.evaluation.baselines import cell_means, find
 
 NAMES = ("ridge per condition", "ridge per region", "ridge bilinear")
@@ -61,7 +62,7 @@ class Ridge:
     per_condition: np.ndarray
     bilinear: np.ndarray
 
-    def predict(self, table: Table) -> dict[str, np.ndarray | str]:
+    def predict(self, table: Table) -> Iterator[tuple[str, np.ndarray | str]]:
         """What each regression says of the rows of a table, [n,T]; or why it says nothing.
 
         A row whose region (condition) has no regression of its own gets the global mean.
@@ -71,21 +72,24 @@ class Ridge:
         g = _scaled(table.condition_features, self.condition_scale)
         of_condition = _places(self.condition_keys, table.condition_keys)[condition]
         of_region = _places(self.region_keys, table.region_keys)[region]
-        said: dict[str, np.ndarray | str] = {
-            NAMES[0]: "none of the growth conditions was trained on often enough",
-            NAMES[1]: "none of the regions was trained on often enough",
-        }
+        nothing = "none of the {} was trained on often enough"
         if (of_condition >= 0).any():
-            said[NAMES[0]] = self._of_groups(self.per_condition, of_condition, f, region)
+            yield NAMES[0], self._of_groups(self.per_condition, of_condition, f, region)
+        else:
+            yield NAMES[0], nothing.format("growth conditions")
         if (of_region >= 0).any():
-            said[NAMES[1]] = self._of_groups(self.per_region, of_region, g, condition)
+            yield NAMES[1], self._of_groups(self.per_region, of_region, g, condition)
+        else:
+            yield NAMES[1], nothing.format("regions")
         product = np.einsum("pm,mkt->pkt", _with_one(f), self.bilinear.astype(np.float64))
         ones = _with_one(g)
         rows = np.empty((len(region), len(self.global_mean)))
         for t in range(rows.shape[1]):
-            rows[:, t] = np.einsum("nk,nk->n", product[region, :, t], ones[condition])
-        said[NAMES[2]] = rows + self.global_mean
-        return said
+            for at in blocks(len(rows)):
+                weights, features = product[region[at], :, t], ones[condition[at]]
+                rows[at, t] = np.einsum("nk,nk->n", weights, features)
+        rows += self.global_mean
+        yield NAMES[2], rows
 
     def _of_groups(
         self, weights: np.ndarray, at: np.ndarray, features: np.ndarray, row: np.ndarray
@@ -225,7 +229,7 @@ def _with_one(features: np.ndarray) -> np.ndarray:
 def _places(known: np.ndarray, keys: np.ndarray) -> np.ndarray:
     """The place of each key among the known ones, which ascend; -1 where it is none of them."""
     place, is_known = find(known, keys)
-    return np.where(is_known, place, -1)
+    return np.where(is_known, place, -1).astype(np.int32)
 
 
 def _cells(table: Table, y: np.ndarray, shape: tuple[int, int]) -> np.ndarray:

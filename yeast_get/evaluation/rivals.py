@@ -7,7 +7,7 @@ nothing of words that training did not have.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -73,8 +73,10 @@ class Rivals:
         wanted: np.ndarray,
         condition_key: np.ndarray,
         train: np.ndarray,
-    ) -> dict[str, np.ndarray | str]:
+    ) -> Iterator[tuple[str, np.ndarray | str]]:
         """What each says of the wanted observations [N], [n,T]; or why it says nothing.
+
+        One after the other, since all of them together are large.
 
         Args:
             data: A table.
@@ -84,29 +86,41 @@ class Rivals:
             train: [N] bool, which observations of this table were trained on.
         """
         if not wanted.any():
-            return dict.fromkeys(NAMES, "the part has no measured row")
-        region = data.region_hash[data.region_index[wanted]]
-        condition = condition_key[data.sample_index[wanted]]
-        said: dict[str, np.ndarray | str] = {
-            name: self.means.undefined_reason(name) if y is None else y
-            for name, y in self.means.predict(region, condition).items()
-        }
+            yield from dict.fromkeys(NAMES, "the part has no measured row").items()
+            return
+
+        def in_input_units(y: np.ndarray | str) -> np.ndarray | str:
+            return y if isinstance(y, str) else schema.to_input_units(y)
+
+        yield from self._means(data, wanted, condition_key)
         target = schema.to_model(data.target)
         rows = data.region_index, data.sample_index
         cells = low_rank.predict(*rows, target, train & data.measured, wanted)
-        said[low_rank.NAME] = cells if isinstance(cells, str) else schema.to_input_units(cells)
+        del target
+        yield low_rank.NAME, in_input_units(cells)
         if self.ridge is None:
-            said |= dict.fromkeys(ridge.NAMES, "was not fitted for this model")
+            yield from dict.fromkeys(ridge.NAMES, "was not fitted for this model").items()
         else:
-            lines = self.ridge.predict(_table(data, schema, wanted, condition_key, self.usual))
-            said |= {
-                name: y if isinstance(y, str) else schema.to_input_units(y)
-                for name, y in lines.items()
-            }
+            table = _table(data, schema, wanted, condition_key, self.usual)
+            for name, y in self.ridge.predict(table):
+                yield name, in_input_units(y)
         if self.boosted is not None:
-            trees = self.boosted.predict(data, schema, wanted)
-            said[boosting.NAME] = trees if isinstance(trees, str) else schema.to_input_units(trees)
-        return said
+            yield boosting.NAME, in_input_units(self.boosted.predict(data, schema, wanted))
+
+    def _means(
+        self, data: ExpressionData, wanted: np.ndarray, condition_key: np.ndarray
+    ) -> Iterator[tuple[str, np.ndarray | str]]:
+        """What the means say; see `predict`."""
+        region, condition = (
+            tuple(each[index] for each in baselines.find(known, keys))
+            for known, keys, index in (
+                (self.means.region_keys, data.region_hash, data.region_index[wanted]),
+                (self.means.condition_keys, condition_key, data.sample_index[wanted]),
+            )
+        )
+        for name in baselines.NAMES:
+            y = self.means.says(name, region, condition)
+            yield name, self.means.undefined_reason(name) if y is None else y
 
     def to_dict(self) -> dict[str, Any]:
         """Tensors and plain Python, for the checkpoint."""
@@ -148,7 +162,7 @@ def _table(
     keys, first, codes = np.unique(condition_key, return_index=True, return_inverse=True)
     return ridge.Table(
         region=data.region_index[wanted],
-        condition=codes.reshape(-1)[data.sample_index[wanted]],
+        condition=codes.reshape(-1).astype(np.int32)[data.sample_index[wanted]],
         region_features=np.concatenate([schema.region_inputs(data), accessibility], axis=1),
         condition_features=_condition_features(data, schema, usual)[first],
         region_keys=data.region_hash,

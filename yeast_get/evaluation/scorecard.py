@@ -49,7 +49,7 @@ def measure(
         curve: `calibration_curve` of the two.
     """
     data, part, y_pred = evaluation.data, evaluation.part, predictions.y_pred
-    condition = data.condition[data.sample_index]
+    condition = data.condition.astype(np.int32)[data.sample_index]
 
     def summary(y: np.ndarray, wanted: np.ndarray) -> dict[str, Any]:
         region = data.region_index[wanted]
@@ -71,16 +71,10 @@ def measure(
     wanted = data.measured & evaluation.in_part(evaluation.headline)
     judged = _Judged(evaluation, wanted, condition[wanted])
     metrics |= judged.scores("model", y_pred[wanted])
-    said = evaluation.baselines.predict(
-        data, evaluation.schema, wanted, evaluation.condition_key, evaluation.part == TRAIN
-    )
-    if evaluation.settings.training.shuffle_targets:
-        said[low_rank.NAME] = "a control keeps no shuffled targets to fit it on"
-    baselines = {name: judged.scores(name, y) for name, y in said.items()}
+    baselines, best = _baselines(evaluation, judged, wanted)
     beats = compare(metrics, baselines)
     if beats["pearson"] is not None:
         beats["pearson_ci95"] = judged.difference("model", beats["name"])
-    best = None if beats["name"] is None else _everywhere(beats["name"], said, wanted)
     return metrics | {
         "intervals": judged.intervals,
         "replicates": _replicates(data, wanted),
@@ -98,11 +92,34 @@ def measure(
     }, best
 
 
-def _everywhere(name: str, said: dict[str, np.ndarray | str], wanted: np.ndarray) -> BestBaseline:
+def _baselines(
+    evaluation: Evaluation, judged: _Judged, wanted: np.ndarray
+) -> tuple[dict[str, Any], BestBaseline | None]:
+    """The scores of every baseline, and what the best says; what the others say is not kept."""
+    said = evaluation.baselines.predict(
+        evaluation.data, evaluation.schema, wanted, evaluation.condition_key,
+        evaluation.part == TRAIN,
+    )  # fmt: skip
+    is_control = evaluation.settings.training.shuffle_targets
+    scores: dict[str, Any] = {}
+    best, name, highest = None, "", -np.inf
+    for each, y in said:
+        if is_control and each == low_rank.NAME:
+            y = "a control keeps no shuffled targets to fit it on"
+        scores[each] = judged.scores(each, y)
+        pearson = (scores[each]["overall"] or {}).get("pearson")
+        if pearson is not None and pearson > highest:
+            best, name, highest = y, each, pearson
+    return scores, None if best is None else _everywhere(name, best, wanted)
+
+
+def _everywhere(name: str, y: np.ndarray | str, wanted: np.ndarray) -> BestBaseline:
     """A baseline's predictions of the wanted rows [N] in the order of the table."""
-    y = np.asarray(said[name], dtype=np.float64)
-    y_pred = np.full((len(wanted), y.shape[1]), np.nan)
-    y_pred[wanted] = y
+    rows = np.asarray(y, dtype=np.float64)
+    if wanted.all():
+        return BestBaseline(name, rows)
+    y_pred = np.full((len(wanted), rows.shape[1]), np.nan)
+    y_pred[wanted] = rows
     return BestBaseline(name, y_pred)
 
 
@@ -187,9 +204,12 @@ def calibration_curve(evaluation: Evaluation, predictions: Predictions) -> pd.Da
         return None
     true = evaluation.data.target[wanted]
     measured = ~np.isnan(true)
+    said = predictions.of(wanted)
     rows = []
     for level in LEVELS:
-        low, high = (end[wanted] for end in evaluation.interval(predictions, level) or ())
+        ends = evaluation.interval(said, level)
+        assert ends is not None, "it was calibrated"
+        low, high = ends
         known = measured & ~np.isnan(high)
         inside = (low <= true) & (true <= high)
         width = (high - low)[known]

@@ -38,7 +38,7 @@ class Finetune(Stage):
     def no_correlation(self) -> str | None:
         """Why the validation targets allow no correlation."""
         target = self.data.target[self.part == VAL]
-        itself = score(target, np.nan_to_num(target))
+        itself = score(target, np.nan_to_num(target), ("pearson",))
         return None if itself["pearson"] is not None else str(itself["pearson_reason"])
 
     def validate(self, model: YeastTransformer, epoch: int) -> tuple[dict[str, Any], Any]:
@@ -90,6 +90,6 @@ def validate(
     loss = loss_sum(training.loss, torch.from_numpy(y[wanted]), target.nan_to_num(), mask)
     scores = {
         "val_loss": float(loss) / max(int(mask.sum()), 1),
-        "val_pearson": score(data.target[wanted], y_pred[wanted])["pearson"],
+        "val_pearson": score(data.target[wanted], y_pred[wanted], ("pearson",))["pearson"],
     }
     return scores, y_pred

@@ -32,7 +32,7 @@ def fitted(tmp_path_factory):
 
 def said_of(fitted, rivals):
     data, schema, train, _ = fitted
-    return rivals.predict(data, schema, ~train, data.signature, train)
+    return dict(rivals.predict(data, schema, ~train, data.signature, train))
 
 
 def test_it_finds_the_planted_rule_in_new_regions_and_knows_the_conditions(fitted):
@@ -75,3 +75,9 @@ def test_blank_targets_teach_nothing(fitted):
     one = boosting.Boosted.fit(data, schema, train, blank).predict(data, schema, ~train)
     other = boosting.Boosted.fit(data, schema, some, y[1::2]).predict(data, schema, ~train)
     np.testing.assert_allclose(one, other)
+
+
+def test_rows_that_are_predicted_in_blocks_get_the_same_numbers(fitted, monkeypatch):
+    whole = said_of(fitted, fitted[3])[boosting.NAME]
+    monkeypatch.setattr(boosting, "AT_ONCE", 500)
+    np.testing.assert_array_equal(said_of(fitted, fitted[3])[boosting.NAME], whole)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from yeast_get.evaluation import bootstrap
 from yeast_get.evaluation.bootstrap import FEWEST, Resampler, choose_over, interval
 from yeast_get.evaluation.metrics import score, summarise
 
@@ -165,3 +166,17 @@ def test_pearson_alone_is_that_of_all_scores_on_the_same_resamples(over):
     many = np.stack([pred, -pred, 2 + pred**2, np.ones_like(pred)])
     for one, got in zip(many, resampler.pearson(many), strict=True):
         np.testing.assert_allclose(got, resampler.scores(one)["pearson"], atol=1e-12)
+
+
+@pytest.mark.parametrize("over", ["regions", "conditions", "both"])
+@pytest.mark.parametrize(("strands", "gaps"), [(1, 0.0), (2, 0.3), (1, 0.95)])
+def test_blocks_of_regions_give_the_scores_of_the_whole(monkeypatch, over, strands, gaps):
+    true, pred, region, condition = table(4, strands, gaps)
+    order = np.random.default_rng(0).permutation(len(true))
+    rows = true[order], region[order], condition[order]
+    whole = Resampler(*rows, over, resamples=150).scores(pred[order])
+    monkeypatch.setattr(bootstrap, "_CELLS", 7 * CONDITIONS * strands)
+    blocks = Resampler(*rows, over, resamples=150)
+    assert len(list(blocks._blocks())) >= 3
+    for name, values in blocks.scores(pred[order]).items():
+        np.testing.assert_allclose(values, whole[name], rtol=1e-9, atol=1e-12, err_msg=name)

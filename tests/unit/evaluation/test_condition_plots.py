@@ -8,6 +8,7 @@ import pytest
 from matplotlib.image import imread
 from matplotlib.patches import PathPatch
 
+from yeast_get.evaluation import condition_plots
 from yeast_get.evaluation.condition_plots import (
     MOST_SHOWN,
     plot_conditions,
@@ -129,6 +130,16 @@ def test_boxes_hold_the_quantiles_of_each_condition(tmp_path):
         np.testing.assert_allclose([ends.min(), ends.max()], np.quantile(values, [0.25, 0.75]))
     counts = table.groupby("temperature")["residual"].count()
     assert labels(axes) == [f"T {t}  (n {counts[t]})" for t in (22, 21, 20)]
+
+
+def test_a_file_that_is_read_in_blocks_gives_the_same_picture(tmp_path, monkeypatch):
+    table = predictions(7, 50).sample(frac=1, random_state=0)
+    table.loc[table["temperature"] == 22, "medium"] = None
+    table.to_csv(tmp_path / "p.csv", index=False)
+    plot_residuals_by_condition(tmp_path / "p.csv", tmp_path / "whole.png", "test")
+    monkeypatch.setattr(condition_plots, "ROWS", 40)
+    plot_residuals_by_condition(tmp_path / "p.csv", tmp_path / "blocks.png", "test")
+    np.testing.assert_array_equal(imread(tmp_path / "blocks.png"), imread(tmp_path / "whole.png"))
 
 
 def test_both_strands_are_in_a_box(tmp_path):

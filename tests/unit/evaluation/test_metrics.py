@@ -7,7 +7,8 @@ import pytest
 from scipy import stats
 from sklearn.metrics import mean_absolute_error, r2_score, root_mean_squared_error
 
-from yeast_get.evaluation.metrics import group_table, grouped_pearson, score, summarise
+from yeast_get.data import blocks
+from yeast_get.evaluation.metrics import group_table, grouped_pearson, ranks, score, summarise
 
 
 def example(n=500, seed=0, offset=0.0, scale=1.0):
@@ -249,3 +250,23 @@ def test_predictions_that_ignore_the_conditions_have_no_within_region_score():
     nothing = summarise(np.full(240, np.nan), true, region, condition)
     assert nothing["overall"]["n"] == 0
     assert "no condition" in nothing["across_region_pearson_reason"]
+
+
+def test_scores_that_are_summed_in_blocks_have_every_bit_of_the_whole(monkeypatch):
+    true, pred = example(1000, 3, 5.0)
+    true[::9] = np.nan
+    whole = score(true, pred)
+    monkeypatch.setattr(blocks, "ROWS", 64)
+    assert score(true, pred) == whole
+    assert score(true, pred, ("r2",)) == {"n": whole["n"], "r2": whole["r2"]}
+    # one group of all rows is added up in the same order
+    group = np.zeros(len(true), dtype=int)
+    assert grouped_pearson(true, pred, group, 3)[0] == pytest.approx(whole["pearson"], abs=1e-15)
+
+
+@pytest.mark.parametrize("values", [0, 1, 2, 3, 10_000])
+@pytest.mark.parametrize("n", [0, 1, 2, 500])
+def test_ranks_are_those_of_scipy(n, values):
+    rng = np.random.default_rng(n)
+    numbers = rng.integers(0, values, n) / 7 if values else rng.normal(size=n)
+    np.testing.assert_array_equal(ranks(numbers), stats.rankdata(numbers))

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.image import imread
 
 from yeast_get import run_dir
+from yeast_get.data import blocks
 from yeast_get.errors import WriteError
 from yeast_get.evaluation import canvas, plots
 from yeast_get.evaluation.metrics import score
@@ -127,6 +128,17 @@ def test_scatter_of_many_points_counts_them(tmp_path, png):
     (cells,) = kinds(axes, PolyCollection)
     assert cells.get_array().sum() == table["y_true"].notna().sum()
     assert bar.get_ylabel() == "values per cell"
+
+
+@pytest.mark.parametrize("draw", [plots.plot_scatter, plots.plot_residuals])
+def test_a_file_that_is_read_in_blocks_gives_the_same_picture(tmp_path, png, monkeypatch, draw):
+    write_predictions(tmp_path / "p.csv", 9000)
+    draw(tmp_path / "p.csv", png, "all")
+    whole = imread(png)
+    monkeypatch.setattr(plots, "ROWS", 1000)
+    monkeypatch.setattr(blocks, "ROWS", 1000)
+    draw(tmp_path / "p.csv", png, "all")
+    np.testing.assert_array_equal(imread(png), whole)
 
 
 def test_two_strands_are_pooled_and_it_is_said(tmp_path, png):

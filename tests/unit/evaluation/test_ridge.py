@@ -49,11 +49,11 @@ def test_each_predicts_what_it_can(targets, gaps):
         (new_region, {NAMES[0], NAMES[2]}), (new_condition, {NAMES[1], NAMES[2]}),
         (new, {NAMES[2]}), (train, set(NAMES)),
     ):  # fmt: skip
-        said = fitted.predict(rows(table, wanted))
+        said = dict(fitted.predict(rows(table, wanted)))
         assert {name for name, value in said.items() if not isinstance(value, str)} == able
         for name in able:
             assert r2(y[wanted], said[name]) > 0.95, name
-    said = fitted.predict(rows(table, new))
+    said = dict(fitted.predict(rows(table, new)))
     assert said[NAMES[0]] == "none of the growth conditions was trained on often enough"
     assert said[NAMES[1]] == "none of the regions was trained on often enough"
 
@@ -88,14 +88,16 @@ def test_replicates_are_averaged():
     twice = fit(rows(table, order), np.concatenate([y + 1, y - 1]))
     once = fit(table, y)
     for name in NAMES:
-        np.testing.assert_allclose(twice.predict(table)[name], once.predict(table)[name], atol=1e-4)
+        np.testing.assert_allclose(
+            dict(twice.predict(table))[name], dict(once.predict(table))[name], atol=1e-4
+        )
 
 
 def test_unknown_regions_among_known_ones_get_the_mean():
     table, y = make()
     train = table.region < 40
     fitted = fit(rows(table, train), y[train])
-    said = fitted.predict(table)[NAMES[1]]
+    said = dict(fitted.predict(table))[NAMES[1]]
     assert (said[~train] == y[train].mean()).all()
     assert r2(y[train], said[train]) > 0.95
 
@@ -118,8 +120,8 @@ def test_columns_that_do_not_vary_and_other_tables_break_nothing():
     fitted = fit(rows(replace(table, region_features=features), train), y[train])
     other = features.copy()
     other[50, 0] = 1e9
-    said = fitted.predict(rows(replace(table, region_features=other), ~train))[NAMES[0]]
-    same = fitted.predict(rows(replace(table, region_features=features), ~train))[NAMES[0]]
+    said = dict(fitted.predict(rows(replace(table, region_features=other), ~train)))[NAMES[0]]
+    same = dict(fitted.predict(rows(replace(table, region_features=features), ~train)))[NAMES[0]]
     np.testing.assert_array_equal(said, same)
 
 
@@ -130,7 +132,7 @@ def test_a_feature_far_outside_of_training_is_not_followed_without_end():
     far, further = table.region_features.copy(), table.region_features.copy()
     far[50, 1], further[50, 1] = 1e3, 1e6
     said = [
-        fitted.predict(rows(replace(table, region_features=each), ~train))[NAMES[0]]
+        dict(fitted.predict(rows(replace(table, region_features=each), ~train)))[NAMES[0]]
         for each in (far, further)
     ]
     np.testing.assert_array_equal(*said)
@@ -160,5 +162,5 @@ def test_the_numbers_travel_as_tensors(tmp_path):
     fitted = fit(table, y)
     torch.save(fitted.to_dict(), tmp_path / "r.pt")
     again = Ridge.from_dict(torch.load(tmp_path / "r.pt", weights_only=True))
-    for name, said in fitted.predict(table).items():
-        np.testing.assert_array_equal(again.predict(table)[name], said)
+    for name, said in fitted.predict(table):
+        np.testing.assert_array_equal(dict(again.predict(table))[name], said)

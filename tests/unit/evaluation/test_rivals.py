@@ -32,20 +32,22 @@ def fit(tmp_path):
 
 def test_all_speak_of_new_rows_or_say_why_not(fit):
     rivals, data, schema, wanted = fit(long_table(), lambda data: data.region_index < 30)
-    said = rivals.predict(data, schema, ~wanted, data.signature, wanted)
+    said = dict(rivals.predict(data, schema, ~wanted, data.signature, wanted))
     assert tuple(said)[: len(NAMES)] == NAMES  # LightGBM follows where it is installed
     assert said["region mean"] == "none of the regions was trained on"
     assert said["low rank"] == "no row has its region and its sample in training"
     assert said["ridge per region"] == "none of the regions was trained on often enough"
     assert said["ridge per condition"].shape == said["additive"].shape == (60, 1)
-    nothing = rivals.predict(data, schema, np.zeros(len(wanted), bool), data.signature, wanted)
+    nothing = dict(
+        rivals.predict(data, schema, np.zeros(len(wanted), bool), data.signature, wanted)
+    )
     assert set(nothing.values()) == {"the part has no measured row"}
     stored = rivals.to_dict()
-    again = Rivals.from_dict(stored).predict(data, schema, ~wanted, data.signature, wanted)
+    again = dict(Rivals.from_dict(stored).predict(data, schema, ~wanted, data.signature, wanted))
     for name, value in said.items():
         np.testing.assert_array_equal(again[name], value)
     del stored["ridge"], stored["usual"]  # as checkpoints were before
-    old = Rivals.from_dict(stored).predict(data, schema, ~wanted, data.signature, wanted)
+    old = dict(Rivals.from_dict(stored).predict(data, schema, ~wanted, data.signature, wanted))
     np.testing.assert_array_equal(old["additive"], said["additive"])
     assert {old[name] for name in ridge.NAMES} == {"was not fitted for this model"}
 
@@ -72,13 +74,11 @@ def test_regressions_are_fitted_in_the_units_of_the_model(fit):
     table = long_table()
     table["target"] = np.expm1(table["target"] - table["target"].min())
     rivals, data, schema, wanted = fit(table, data={"target_transform": "log1p"})
-    said = rivals.predict(data, schema, wanted, data.signature, wanted)["ridge per condition"]
-    linear = fit(table)[0].predict(data, schema, wanted, data.signature, wanted)[
-        "ridge per condition"
-    ]
+    said = dict(rivals.predict(data, schema, wanted, data.signature, wanted))["ridge per condition"]
+    linear = dict(fit(table)[0].predict(data, schema, wanted, data.signature, wanted))
     y = np.log1p(data.target)
     error = np.mean((np.log1p(np.maximum(said, 0)) - y) ** 2)
-    assert error < 0.1 * np.mean((np.log1p(np.maximum(linear, 0)) - y) ** 2)
+    assert error < 0.1 * np.mean((np.log1p(np.maximum(linear["ridge per condition"], 0)) - y) ** 2)
 
 
 def test_rows_of_one_group_are_left_out_together_where_the_split_does_so(fit, monkeypatch):
