@@ -75,9 +75,8 @@ def page(tmp_path):
 
     def write(scores, language="en", report=REPORT, settings=()):
         run = RunDir(tmp_path / language, EVALUATE_FILES)
-        run.start()
+        run.start(overwrite=True)
         write_json(run.data_report, report)
-        run.metrics.unlink(missing_ok=True)
         if scores:
             write_json(run.metrics, scores)
         given = load_settings(None, [f"report.language={language}", *settings])
