@@ -11,7 +11,7 @@ check:  ## what CI runs
 	bash .ci/run
 
 fast:  ## unit and contract tests
-	$(VENV)/bin/python -m pytest tests/unit tests/contract
+	$(VENV)/bin/python -m pytest -n 2 --dist loadfile tests/unit tests/contract
 
 nightly:  ## the data gate on 2,000 damaged tables and two minutes of damaged files
 	YEAST_GET_EXAMPLES=2000 YEAST_GET_FUZZ_SECONDS=120 $(VENV)/bin/python -m pytest -s tests/contract/test_data_gate_property.py tests/contract/test_data_gate_fuzz.py

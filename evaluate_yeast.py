@@ -93,6 +93,7 @@ def evaluate(
     from yeast_get.command_line import choose_device, command_text, log_to_file, run_folder
     from yeast_get.config import settings_for_evaluation
     from yeast_get.data.data_report import describe
+    from yeast_get.distributed import is_writer
     from yeast_get.errors import Problem, RunError
     from yeast_get.evaluation.questions import read_questions
     from yeast_get.run_dir import EVALUATE_FILES, check_new_files
@@ -126,18 +127,17 @@ def evaluate(
             checkpoint, schema, network.to(where), settings, split, batch_size
         )
     asked = read_questions(evaluation, **questions)
-    described = describe(evaluation.data, settings)
-    described["overlap_with_training"] = evaluation.overlap
+    described = describe(evaluation.data, settings) | {"overlap_with_training": evaluation.overlap}
     if check:
-        every = evaluation.in_part("all")
-        source = evaluation.data.source
+        every, source = evaluation.in_part("all"), evaluation.data.source
         try_one_batch(evaluation.model, evaluation.dataset, every, settings, source)
         finish_check(described, evaluation.data, report_to)
         return
-    run.start(overwrite=overwrite)
-    log_to_file(run.evaluate_log)
-    export_model(checkpoint, export, export_get)
-    write_findings(described, evaluation.data, run)
+    if is_writer():
+        run.start(overwrite=overwrite)
+        log_to_file(run.evaluate_log)
+        export_model(checkpoint, export, export_get)
+        write_findings(described, evaluation.data, run)
     evaluate_and_answer(evaluation, asked, checkpoint, run, command_text())
     log.info("done in %.0f s; everything is in %s", time.monotonic() - started, run.path)
 

@@ -63,8 +63,9 @@ def train(
 
     from yeast_get.command_line import choose_device, command_text, log_to_file, run_folder
     from yeast_get.config import load_settings
+    from yeast_get.distributed import from_writer, is_restarted, is_writer
     from yeast_get.errors import Problem, RunError
-    from yeast_get.run_dir import TRAIN_FILES
+    from yeast_get.run_dir import TRAIN_FILES, RunDir
 
     started = time.monotonic()
     named = {"data.path": data, "task.interpret": interpret or None}
@@ -72,6 +73,9 @@ def train(
     where = choose_device(device)
     if not check and output is None:
         raise RunError(Problem("no run folder is named", "give --output"))
+    if is_restarted():  # by torchrun, after one of its processes died
+        resume = from_writer(RunDir(output or "").last.is_file)
+        overwrite = not resume
     run = run_folder(output, TRAIN_FILES, check=check, resume=resume, overwrite=overwrite)
     if overwrite:
         run.check_keeps(settings.finetune.checkpoint, "finetune.checkpoint")
@@ -102,8 +106,9 @@ def train(
         try_one_batch(ready.model, stage.train_set, taught, stage.settings, stage.data.source)
         finish_check(ready.described, stage.data, report_to)
         return
-    run.start(overwrite=overwrite)
-    log_to_file(run.train_log)
+    if is_writer():
+        run.start(overwrite=overwrite)
+        log_to_file(run.train_log)
     with saying_how_to_go_on(run):
         work()
     log.info("done in %.0f s; everything is in %s", time.monotonic() - started, run.path)

@@ -3,19 +3,24 @@
     python benchmarks/lora_step.py [--batch 4] [--regions 200] [--precision bf16] [--compile]
 
 12 blocks, 768 wide, 283 input columns, windows of 200 regions, on random numbers. Each variant runs
-in a process of its own, so that its peak memory is its own. Figures go to benchmarks/results.csv.
+in a process of its own, so that its peak memory is its own. Its rate is that of the products that
+PyTorch counts in a step, as a share of one large product in the same precision and process.
+Figures go to benchmarks/results.csv.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 
 import torch
 from results import peak_megabytes, record
+from torch.utils.flop_counter import FlopCounterMode
 
 from yeast_get.batch import Batch, InputSizes
 from yeast_get.config import FusionConfig, HeadConfig, ModelConfig, TransformerConfig
@@ -75,25 +80,48 @@ def measure(kind: str, args: argparse.Namespace) -> dict[str, float]:
     optimizer = torch.optim.AdamW(model.parameter_groups(0.05), lr=1e-4)
     batch = make_batch(args.batch, args.regions).to(device)
     dtype = torch.bfloat16 if args.precision == "bf16" else None
-    seconds = []
-    for _ in range(args.steps + 1):
-        started = time.perf_counter()
+
+    def step(forward: Callable[[Batch], torch.Tensor]) -> None:
         with torch.autocast(device.type, dtype, enabled=dtype is not None):
             loss = loss_sum("poisson", forward(batch), batch.target, batch.target_mask)
         loss.backward()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        seconds.append(time.perf_counter() - started)
-    median = sorted(seconds[1:])[len(seconds[1:]) // 2]  # the first step warms up
+
+    median = median_seconds(lambda: step(forward), args.steps, device)
+    memory = peak_megabytes()
+    with FlopCounterMode(display=False) as counter:
+        step(model)
+    rate = counter.get_total_flops() / median
     return {
         f"{kind}: one step, ms": 1e3 * median,
-        f"{kind}: peak memory, MB": peak_megabytes(),
+        f"{kind}: peak memory, MB": memory,
+        f"{kind}: TFLOP/s": rate / 1e12,
+        f"{kind}: percent of a large product's rate": 100 * rate / product_rate(dtype, device),
         f"{kind}: trainable parameters, thousands": sum(
             p.numel() / 1e3 for p in model.parameters() if p.requires_grad
         ),
     }
+
+
+def median_seconds(work: Callable[[], object], times: int, device: torch.device) -> float:
+    """Median wall time of some work, after once or, on a GPU, five times to warm up."""
+    on_gpu = device.type == "cuda"
+    seconds = []
+    for _ in range(times + (5 if on_gpu else 1)):
+        started = time.perf_counter()
+        work()
+        if on_gpu:
+            torch.cuda.synchronize()
+        seconds.append(time.perf_counter() - started)
+    return statistics.median(seconds[-times:])
+
+
+def product_rate(dtype: torch.dtype | None, device: torch.device) -> float:
+    """FLOP/s of the product of two large square matrices."""
+    side = 8192 if device.type == "cuda" else 2048
+    a, b = torch.randn(2, side, side, device=device, dtype=dtype or torch.float32)
+    return 2 * side**3 / median_seconds(lambda: a @ b, 5, device)
 
 
 def main() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import warnings
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,8 @@ import pandas as pd
 import pytest
 import torch
 import zarr
+from matplotlib.figure import Figure
+from PIL import Image
 
 import evaluate_yeast
 import train_yeast
@@ -103,6 +106,14 @@ def write_store(path: Path, arrays: dict[str, object], zarr_format: int = 3, **o
 
 
 @pytest.fixture
+def blank_pictures(monkeypatch):
+    """A dot for every picture: for tests of numbers, whose pictures others draw and look at."""
+    dot = BytesIO()
+    Image.new("RGB", (1, 1)).save(dot, "png")
+    monkeypatch.setattr(Figure, "savefig", lambda _, file, **__: file.write(dot.getvalue()))
+
+
+@pytest.fixture
 def table() -> pd.DataFrame:
     """The small long table; see `long_table`."""
     return long_table()
@@ -138,16 +149,20 @@ def options(settings: list[str]) -> list[str]:
     return [part for text in settings for part in ("--set", text)]
 
 
+def train_small(data: Path, folder: Path, *settings: str, extra: tuple[str, ...] = ()) -> Path:
+    """Train a small model into a folder; returns the folder."""
+    arguments = ["--data", str(data), "--output", str(folder), "--device", "cpu", *extra]
+    arguments += options([*SMALL, *settings])
+    train_yeast.main(arguments, standalone_mode=False)
+    return folder
+
+
 @pytest.fixture
 def train(tmp_path: Path):
     """Train a small model; returns the run folder."""
 
     def run(data: Path, *settings: str, output: str = "run", extra: tuple[str, ...] = ()) -> Path:
-        folder = tmp_path / output
-        arguments = ["--data", str(data), "--output", str(folder), "--device", "cpu", *extra]
-        arguments += options([*SMALL, *settings])
-        train_yeast.main(arguments, standalone_mode=False)
-        return folder
+        return train_small(data, tmp_path / output, *settings, extra=extra)
 
     return run
 

@@ -74,7 +74,10 @@ class Batch:
         for field in fields(self):
             yield field.name, getattr(self, field.name)
 
-    def to(self, device: torch.device | str) -> Batch:
-        """The same batch on another device."""
-        moved = {name: value.to(device, non_blocking=True) for name, value in self.tensors()}
+    def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> Batch:
+        """The same batch on another device, its floating numbers in another precision."""
+        moved = {
+            name: value.to(device, dtype if value.is_floating_point() else None, non_blocking=True)
+            for name, value in self.tensors()
+        }
         return replace(self, **moved)

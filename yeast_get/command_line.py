@@ -19,7 +19,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from yeast_get.errors import Problem, RunError, UserError
+from yeast_get.distributed import (
+    is_writer,
+    join,
+    leave,
+    local_rank,
+    local_world_size,
+    telling_of_lost_ranks,
+)
+from yeast_get.errors import Problem, RunError, Stopped, UserError
 from yeast_get.run_dir import RunDir, writing
 
 if TYPE_CHECKING:
@@ -113,27 +121,41 @@ def run_command(work: Callable[[], None], debug: bool) -> None:
 
     A mistake of the user's is one line each on stderr and 2; Ctrl-C is 130 and SIGTERM 143;
     anything else is a bug of ours: its traceback and 1. `debug` shows the traceback of all.
+    Of several ranks the first of each machine speaks.
     """
     signal.signal(signal.SIGTERM, _end_by_signal)
     start_logging(debug)
     try:
-        work()
+        with telling_of_lost_ranks():
+            work()
+        leave()
     except UserError as error:
         if debug:
             raise
-        for line in error.lines():
-            click.echo(line, err=True)
+        _say(*error.lines())
         sys.exit(2)
+    except Stopped as stopped:
+        _say(f"stopped by {_SIGNALS[stopped.number]} {stopped}")
+        sys.exit(128 + stopped.number)
     except KeyboardInterrupt:
-        click.echo("stopped by Ctrl-C; files that were written are whole", err=True)
+        _say("stopped by Ctrl-C; files that were written are whole")
         sys.exit(130)
     finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         end_logging()
 
 
+_SIGNALS = {int(signal.SIGINT): "Ctrl-C", int(signal.SIGTERM): "SIGTERM"}
+
+
 def _end_by_signal(number: int, frame: Any) -> None:
-    click.echo("stopped by SIGTERM; files that were written are whole", err=True)
+    _say("stopped by SIGTERM; files that were written are whole")
     sys.exit(128 + number)
+
+
+def _say(*lines: str) -> None:
+    for line in lines if local_rank() == 0 else ():
+        click.echo(line, err=True)
 
 
 def run_folder(
@@ -158,7 +180,7 @@ def run_folder(
     """
     run = RunDir(output or "", writes)
     click.get_current_context().call_on_close(run.release)
-    if output is not None:
+    if output is not None and is_writer():
         run.check(resume=resume, overwrite=overwrite, lock=not check)
     return run
 
@@ -166,7 +188,8 @@ def run_folder(
 def start_logging(debug: bool) -> None:
     """Log to the screen, and keep the records for the file that `log_to_file` names."""
     end_logging()
-    log.setLevel(logging.DEBUG if debug else logging.INFO)
+    wanted = logging.DEBUG if debug else logging.INFO
+    log.setLevel(wanted if is_writer() else logging.CRITICAL)
     log.propagate = False
     screen = _Screen(sys.stdout)
     screen.name = "the screen"
@@ -225,9 +248,25 @@ def log_to_file(path: Path) -> None:
 def choose_device(name: str) -> torch.device:
     """The device of `--device`; `auto` takes CUDA, else MPS, else the CPU.
 
+    Under torchrun each rank of a machine takes a GPU of its own, and the ranks are joined.
+
     Raises:
         RunError: Where it is not there, naming those that are.
     """
+    import torch
+
+    device = _find_device(name)
+    if device.type == "cuda" and local_world_size() > 1:
+        if local_world_size() > torch.cuda.device_count():
+            what = f"has {torch.cuda.device_count()} GPUs for {local_world_size()} processes"
+            fix = "lower --nproc-per-node, or give --device cpu"
+            raise RunError(Problem(f"this machine {what}", fix))
+        device = torch.device("cuda", local_rank())
+    join(device)
+    return device
+
+
+def _find_device(name: str) -> torch.device:
     import torch
 
     cuda = torch.cuda.device_count() if torch.cuda.is_available() else 0

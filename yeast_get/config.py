@@ -226,7 +226,7 @@ class TrainingConfig(Section):
     loss: Literal["mse", "huber", "poisson"] = "mse"
     clip_grad: Amount = 1.0
     accumulate_grad_batches: Positive = 1
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    precision: Literal["auto", "fp32", "bf16", "fp16", "fp64"] = "auto"
     compile: bool = False
     ema_decay: Share = 0.0
     early_stopping_patience: NonNegative = 12

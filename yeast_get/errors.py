@@ -101,6 +101,18 @@ class RunError(UserError):
     """A run folder or a device that cannot be used, or a training that went wrong."""
 
 
+class Stopped(Exception):
+    """A signal ended a run after its state was written.
+
+    Attributes:
+        number: Of the signal.
+    """
+
+    def __init__(self, number: int, said: str) -> None:
+        self.number = number
+        super().__init__(said)
+
+
 class WriteError(RunError):
     """A file or folder that the system did not let us write."""
 

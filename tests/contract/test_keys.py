@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import get_args
 
+import pytest
+
 from yeast_get import config
 from yeast_get.config import Section, Settings
 
@@ -19,6 +21,7 @@ def all_keys(model=Settings) -> set[tuple[str, str]]:
     return keys
 
 
+@pytest.mark.usefixtures("blank_pictures")
 def test_every_key_is_read_by_some_run(train, evaluate, table, tmp_path, monkeypatch):
     read: set[tuple[str, str]] = set()
     plain = Section.__getattribute__

@@ -115,6 +115,7 @@ def test_check_reads_a_file_that_is_no_table_into_its_report(check, tmp_path):
     assert problems(tmp_path / "c")["message"].tolist() == ["is empty; it needs a header and rows"]
 
 
+@pytest.mark.usefixtures("blank_pictures")
 def test_a_run_takes_the_folder_of_its_check_and_a_check_leaves_a_run_alone(
     check, train, table_path, tmp_path
 ):
@@ -158,6 +159,7 @@ def test_a_run_with_bad_rows_left_out_lists_them(train, table, table_path):
 # ---------------------------------------------------------------------------------- prediction
 
 
+@pytest.mark.usefixtures("blank_pictures")
 def test_check_of_an_evaluation_says_what_the_model_will_see(
     check, train, table, table_path, tmp_path
 ):
@@ -199,6 +201,7 @@ def test_categories_never_seen_and_numbers_out_of_range_are_flagged(
     assert "warning: temperature is outside the 30 to 37 of training in 1 sample" in out
 
 
+@pytest.mark.usefixtures("blank_pictures")
 def test_columns_match_by_name_and_a_missing_one_is_an_error_and_an_extra_one_a_warning(
     train, evaluate, table, table_path, tmp_path, capsys
 ):
@@ -231,6 +234,7 @@ def test_columns_match_by_name_and_a_missing_one_is_an_error_and_an_extra_one_a_
     assert "new.csv: has no column drug_concentration, which the model was trained on" in third
 
 
+@pytest.mark.usefixtures("blank_pictures")
 def test_one_experiment_as_long_table_folder_and_workbook_predicts_alike_to_the_bit(
     train, evaluate, table, tmp_path
 ):

@@ -15,6 +15,7 @@ def metrics(folder):
     return json.loads((folder / "metrics.json").read_text())
 
 
+@pytest.mark.usefixtures("blank_pictures")
 def test_shuffled_targets_leave_nothing_to_learn(train, evaluate, tmp_path, capsys):
     path = tmp_path / "table.csv"
     table = long_table(regions=120)
@@ -77,6 +78,7 @@ def test_genes_are_scored_beside_regions(train, tmp_path):
     assert said["pearson"] == pytest.approx(expected)
 
 
+@pytest.mark.usefixtures("blank_pictures")
 def test_the_shipped_example_scores_zero_when_shuffled_and_its_intervals_hold_their_share(
     train, root
 ):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import runpy
 import shlex
@@ -16,7 +15,6 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 
 import evaluate_yeast
 import train_yeast
@@ -54,15 +52,12 @@ def example(clone, root):
     """All commands of README and docs have run, in their order."""
     patch = pytest.MonkeyPatch()
     patch.chdir(clone)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(os.cpu_count() or 1)  # whole trainings, which gain from more
     try:
         for path in [root / "README.md", *sorted((root / "docs").rglob("*.md"))]:
             for block in bash_blocks(path):
                 for command in re.split(r"&&|\n", block):
                     run(command.strip())
     finally:
-        torch.set_num_threads(threads)
         patch.undo()
     return clone / "output"
 

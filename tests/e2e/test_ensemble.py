@@ -34,6 +34,7 @@ def path(tmp_path_factory):
     return file
 
 
+@pytest.mark.usefixtures("blank_pictures")
 def test_members_are_the_runs_of_the_next_seeds_and_their_mean_is_predicted(train, evaluate, path):
     run = train(path, KEPT, output="three")
     alone = [train(path, f"experiment.seed={k}", output=f"seed{k}") for k in range(3)]
@@ -58,6 +59,7 @@ def test_members_are_the_runs_of_the_next_seeds_and_their_mean_is_predicted(trai
     ]
 
 
+@pytest.mark.usefixtures("blank_pictures")
 def test_an_interrupted_ensemble_goes_on_with_the_member_that_was_under_way(
     train, path, monkeypatch
 ):
@@ -138,6 +140,7 @@ def test_an_ensemble_of_adapters_shares_one_base(train, evaluate, path):
     )
 
 
+@pytest.mark.usefixtures("blank_pictures")
 def test_a_region_unlike_all_others_is_flagged(train, evaluate, path, tmp_path):
     run = train(path)
     table = pd.read_csv(path)

@@ -11,7 +11,10 @@ import pandas as pd
 import pytest
 import torch
 
+from tests.conftest import long_table, train_small
 from yeast_get.training import finetune, loop
+
+pytestmark = pytest.mark.usefixtures("blank_pictures")
 
 
 def weights(run, name="best_model.pth"):
@@ -26,9 +29,12 @@ def history(run):
     return pd.read_csv(run / "history.csv")
 
 
-@pytest.fixture
-def base(train, table_path):
-    return train(table_path, output="base")
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    """The run that others are compared with."""
+    folder = tmp_path_factory.mktemp("base")
+    long_table().to_csv(folder / "table.csv", index=False)
+    return train_small(folder / "table.csv", folder / "run")
 
 
 @pytest.mark.parametrize("setting", [

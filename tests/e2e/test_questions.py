@@ -6,8 +6,10 @@ import json
 
 import numpy as np
 import pandas as pd
+import pytest
 
-from tests.e2e.test_refusals import one_line, run
+import evaluate_yeast
+from tests.e2e.test_refusals import one_line, run_here
 from yeast_get.run_dir import EVALUATE_FILES
 
 ASKED = ("--sweep", "temperature=28:39:lin:4", "--sweep", "medium=all", "--knockout", "b")
@@ -73,20 +75,22 @@ BAD = {
 }
 
 
-def test_a_bad_question_is_one_line_and_writes_nothing(root, train, table_path, tmp_path):
+@pytest.mark.usefixtures("blank_pictures")
+def test_a_bad_question_is_one_line_and_writes_nothing(train, table_path, tmp_path):
     model = train(table_path) / "best_model.pth"
     common = ("--model", model, "--data", table_path, "--output", tmp_path / "o")
     for said, arguments in BAD.items():
-        result = run(root, *common, *arguments, script="evaluate_yeast.py")
+        result = run_here(*common, *arguments, command=evaluate_yeast)
         assert said in one_line(result)
         assert not (tmp_path / "o").exists()
-    result = run(root, *common, "--check", *BAD["give --sweep too"], script="evaluate_yeast.py")
+    result = run_here(*common, "--check", *BAD["give --sweep too"], command=evaluate_yeast)
     assert "give --sweep too" in one_line(result)
 
 
-def test_a_question_needs_a_table(root, train, table_path, tmp_path):
+@pytest.mark.usefixtures("blank_pictures")
+def test_a_question_needs_a_table(train, table_path, tmp_path):
     model = train(table_path) / "best_model.pth"
     exports = ("--model", model, "--export", tmp_path / "x.pth", "--knockout", "b")
-    result = run(root, *exports, script="evaluate_yeast.py")
+    result = run_here(*exports, command=evaluate_yeast)
     assert "no folder is named" in one_line(result)
     assert not (tmp_path / "x.pth").exists()

@@ -7,19 +7,32 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 
+import evaluate_yeast
+import train_yeast
 from tests.conftest import SMALL, options
+
+pytestmark = pytest.mark.usefixtures("blank_pictures")
 
 
 def run(root, *arguments, script="train_yeast.py", cwd=None):
+    """A command in a process of its own, whose start takes seconds."""
     return subprocess.run(
         [sys.executable, str(root / script), *map(str, arguments)],
         capture_output=True, text=True, cwd=cwd, timeout=120,
     )  # fmt: skip
+
+
+def run_here(*arguments, command=train_yeast):
+    """The same within this process, where the start adds nothing."""
+    result = CliRunner().invoke(command.main, [*map(str, arguments)], catch_exceptions=False)
+    return SimpleNamespace(returncode=result.exit_code, stdout=result.stdout, stderr=result.stderr)
 
 
 def one_line(result):
@@ -39,11 +52,11 @@ def test_a_misspelt_key_names_file_line_and_the_right_key(root, tmp_path, table_
     assert not (tmp_path / "o").exists()
 
 
-def test_a_bad_cell_names_file_row_and_column(root, tmp_path, table, table_path):
+def test_a_bad_cell_names_file_row_and_column(tmp_path, table, table_path):
     table["target"] = table["target"].astype(object)
     table.loc[3, "target"] = "high"
     table.to_csv(table_path, index=False)
-    said = one_line(run(root, "--data", table_path, "--output", tmp_path / "o"))
+    said = one_line(run_here("--data", table_path, "--output", tmp_path / "o"))
     assert f"{table_path}, row 5, column target: 'high' is not a number" in said
     assert not (tmp_path / "o").exists()
 
@@ -100,8 +113,8 @@ def test_the_log_starts_anew_with_overwrite_and_goes_on_with_resume(train, table
 
 
 @pytest.mark.parametrize("device", ["cuda:77", "tpu", "mps" if sys.platform != "darwin" else "xla"])
-def test_a_device_that_is_not_there_is_named_with_those_that_are(root, tmp_path, device):
-    said = one_line(run(root, "--device", device, "--data", "x.csv", "--output", tmp_path / "o"))
+def test_a_device_that_is_not_there_is_named_with_those_that_are(tmp_path, device):
+    said = one_line(run_here("--device", device, "--data", "x.csv", "--output", tmp_path / "o"))
     assert f"--device {device} is not on this machine" in said
     assert "it has cpu" in said
 
@@ -114,13 +127,11 @@ def test_a_device_that_is_not_there_is_named_with_those_that_are(root, tmp_path,
         (b"PK\x03\x04 half a zip", "is damaged or cut off"),
     ],
 )
-def test_a_file_that_is_no_checkpoint_gets_one_line(root, tmp_path, table_path, content, said):
+def test_a_file_that_is_no_checkpoint_gets_one_line(tmp_path, table_path, content, said):
     path = tmp_path / "model.pth"
     path.write_bytes(content)
-    result = run(
-        root, "--model", path, "--data", table_path, "--output", tmp_path / "o",
-        script="evaluate_yeast.py",
-    )  # fmt: skip
+    arguments = ("--model", path, "--data", table_path, "--output", tmp_path / "o")
+    result = run_here(*arguments, command=evaluate_yeast)
     assert f"model.pth: {said}" in one_line(result)
 
 
@@ -130,12 +141,12 @@ def test_a_checkpoint_of_something_else_or_of_a_later_layout_is_refused(
     other = tmp_path / "other.pth"
     torch.save({"state_dict": {}}, other)
     arguments = ("--data", table_path, "--output", tmp_path / "o")
-    said = one_line(run(root, "--model", other, *arguments, script="evaluate_yeast.py"))
+    said = one_line(run_here("--model", other, *arguments, command=evaluate_yeast))
     assert "is not a checkpoint that train_yeast wrote" in said
     path = train(table_path) / "best_model.pth"
     values = torch.load(path, weights_only=True)
     torch.save(values | {"format": 99}, other)
-    said = one_line(run(root, "--model", other, *arguments, script="evaluate_yeast.py"))
+    said = one_line(run_here("--model", other, *arguments, command=evaluate_yeast))
     assert "layout 99" in said
     said = one_line(
         run(root, "--model", tmp_path / "no.pth", *arguments, script="evaluate_yeast.py")
@@ -143,16 +154,14 @@ def test_a_checkpoint_of_something_else_or_of_a_later_layout_is_refused(
     assert "there is no such file" in said
 
 
-def test_an_evaluation_that_contradicts_the_training_is_refused(root, tmp_path, train, table_path):
+def test_an_evaluation_that_contradicts_the_training_is_refused(tmp_path, train, table_path):
     model = train(table_path) / "best_model.pth"
     arguments = ("--model", model, "--data", table_path, "--output", tmp_path / "o")
     said = one_line(
-        run(root, *arguments, "--set", "data.target_transform=log1p", script="evaluate_yeast.py")
+        run_here(*arguments, "--set", "data.target_transform=log1p", command=evaluate_yeast)
     )
     assert "not what the model was trained with" in said
-    said = one_line(
-        run(root, *arguments, "--set", "training.batch_size=4", script="evaluate_yeast.py")
-    )
+    said = one_line(run_here(*arguments, "--set", "training.batch_size=4", command=evaluate_yeast))
     assert "training.batch_size belongs to the checkpoint" in said
 
 
@@ -247,10 +256,10 @@ def test_our_own_bugs_show_a_traceback_and_exit_with_1(root, tmp_path, table_pat
     assert "Traceback" in result.stderr
 
 
-def test_many_problems_are_counted_after_twenty(root, tmp_path, table, table_path):
+def test_many_problems_are_counted_after_twenty(tmp_path, table, table_path):
     table["target"] = "x"
     table.to_csv(table_path, index=False)
-    result = run(root, "--data", table_path, "--output", tmp_path / "o")
+    result = run_here("--data", table_path, "--output", tmp_path / "o")
     lines = result.stderr.strip().splitlines()
     assert result.returncode == 2
     assert len(lines) == 21
@@ -270,10 +279,10 @@ def test_check_writes_nothing(root, tmp_path, table_path):
     assert sorted(tmp_path.iterdir()) == before
 
 
-def test_constant_targets_are_refused_before_training(root, tmp_path, table, table_path):
+def test_constant_targets_are_refused_before_training(tmp_path, table, table_path):
     table["target"] = 1.5
     table.to_csv(table_path, index=False)
-    said = one_line(run(root, "--data", table_path, "--output", tmp_path / "o"))
+    said = one_line(run_here("--data", table_path, "--output", tmp_path / "o"))
     assert "all training targets are the same number" in said
     assert np.all(table["target"] == 1.5)
 

@@ -102,6 +102,7 @@ def test_scores_are_those_of_the_written_predictions(train, table_path):
     assert mean["rmse"] == pytest.approx(rmse, rel=1e-5)
 
 
+@pytest.mark.usefixtures("blank_pictures")
 def test_the_same_command_twice_writes_the_same_bytes(train, table_path):
     settings = ("augmentation.motif_noise=0.1", "augmentation.motif_dropout=0.1")
     one = train(table_path, *settings, output="one")
@@ -112,6 +113,7 @@ def test_the_same_command_twice_writes_the_same_bytes(train, table_path):
     assert (one / "history.csv").read_bytes() != (other / "history.csv").read_bytes()
 
 
+@pytest.mark.usefixtures("blank_pictures")
 @pytest.mark.parametrize("settings", [(), ("training.ema_decay=0.9",)])
 def test_a_resumed_run_equals_an_uninterrupted_one(train, table_path, settings, tmp_path):
     """Stopped after two epochs of four (the schedule must be the longer one's from the start)."""
@@ -122,6 +124,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(train, table_path, settings, 
         assert (whole / name).read_bytes() == (part / name).read_bytes(), name
 
 
+@pytest.mark.usefixtures("blank_pictures")
 def test_a_run_stopped_inside_an_epoch_resumes_there(train, table_path, tmp_path, monkeypatch):
     settings = ("training.checkpoint_every_n_steps=1", "model.head.dropout=0.3")
     whole = train(table_path, *settings, output="whole")
@@ -153,6 +156,7 @@ def _interrupted(train, table_path, tmp_path, *, after, settings, steps=None):
     return tmp_path / "part"
 
 
+@pytest.mark.usefixtures("blank_pictures")
 def test_resuming_with_other_data_or_settings_is_refused(
     train, table_path, table, tmp_path, capsys
 ):
@@ -167,6 +171,7 @@ def test_resuming_with_other_data_or_settings_is_refused(
     assert "other data" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("blank_pictures")
 def test_a_folder_with_a_run_is_refused_and_left_alone(train, table_path, capsys):
     run = train(table_path)
     before = (run / "best_model.pth").read_bytes()
@@ -179,6 +184,7 @@ def test_a_folder_with_a_run_is_refused_and_left_alone(train, table_path, capsys
     assert (run / "best_model.pth").read_bytes() != before
 
 
+@pytest.mark.usefixtures("blank_pictures")
 def test_it_can_learn_sixteen_rows_by_heart(train, tmp_path):
     table = long_table(regions=40)
     table["split"] = np.where(np.arange(len(table)) < 16, "train", "test")
@@ -198,6 +204,7 @@ def test_it_can_learn_sixteen_rows_by_heart(train, tmp_path):
     assert r2_score(rows["y_true"], rows["y_pred"]) > 0.95
 
 
+@pytest.mark.usefixtures("blank_pictures")
 def test_it_finds_the_planted_rule_and_its_importance(train, evaluate, tmp_path):
     path = tmp_path / "t.csv"
     long_table(regions=150).to_csv(path, index=False)
@@ -267,6 +274,7 @@ def test_a_fresh_table_without_targets_is_predicted(train, evaluate, table_path,
     assert "measured" in metrics(folder)["overall"]["pearson_reason"]
 
 
+@pytest.mark.usefixtures("blank_pictures")
 def test_a_training_table_half_of_one_and_a_fresh_one_have_three_headlines_each_true(
     train, evaluate, table, table_path, tmp_path
 ):
@@ -336,6 +344,7 @@ def test_new_rows_can_be_asked_for_and_a_part_without_rows_says_so(
     assert new["overall"]["n"] == len(table)
 
 
+@pytest.mark.usefixtures("blank_pictures")
 def test_baselines_know_the_conditions_of_a_table_with_one_more_column(
     train, evaluate, table, table_path, tmp_path
 ):
@@ -348,6 +357,7 @@ def test_baselines_know_the_conditions_of_a_table_with_one_more_column(
         assert metrics(folder)["baselines"][name]["overall"] == ours
 
 
+@pytest.mark.usefixtures("blank_pictures")
 def test_a_column_order_or_row_order_changes_no_prediction(
     train, evaluate, table, table_path, tmp_path
 ):
@@ -361,12 +371,14 @@ def test_a_column_order_or_row_order_changes_no_prediction(
     np.testing.assert_allclose(theirs["y_pred"], expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.usefixtures("blank_pictures")
 def test_the_effective_config_is_a_valid_config(train, table_path, tmp_path):
     run = train(table_path)
     again = train(table_path, output="again", extra=("--config", str(run / "config.yaml")))
     assert (run / "metrics.json").read_bytes() == (again / "metrics.json").read_bytes()
 
 
+@pytest.mark.usefixtures("blank_pictures")
 def test_the_checkpoint_holds_no_target_and_no_id(train, tmp_path):
     """Each region has one sample, so that the mean of a region would be its target."""
     table = long_table(regions=60)
@@ -397,6 +409,7 @@ def _floats(value):
     return np.array([value] if isinstance(value, float) else [])
 
 
+@pytest.mark.usefixtures("blank_pictures")
 def test_the_manifest_says_what_happened(train, table_path):
     run = train(table_path)
     said = json.loads((run / "manifest.json").read_text())

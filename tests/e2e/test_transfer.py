@@ -12,9 +12,12 @@ import torch
 
 import evaluate_yeast
 import train_yeast
+from tests.conftest import long_table, train_small
 from yeast_get.model.get_backbone import GETRegionFinetune
 from yeast_get.model.pretrained import load_get
 from yeast_get.training.checkpoint import Checkpoint
+
+pytestmark = pytest.mark.usefixtures("blank_pictures")
 
 PRETRAIN = ("task.stage=pretrain", "data.regions_per_window=8", "training.monitor=val_loss")
 
@@ -28,19 +31,27 @@ def manifest(run):
     return json.loads((run / "manifest.json").read_text())
 
 
-@pytest.fixture
-def base(train, table_path):
-    """A backbone that was pretrained on the regions of the table."""
-    return train(table_path, *PRETRAIN, output="base") / "pretrained.pth"
+@pytest.fixture(scope="module")
+def transferred(tmp_path_factory):
+    """A folder with a backbone that was pretrained on the table's regions, and LoRA from it."""
+    folder = tmp_path_factory.mktemp("transferred")
+    long_table().to_csv(folder / "table.csv", index=False)
+    base = train_small(folder / "table.csv", folder / "base", *PRETRAIN) / "pretrained.pth"
+    lora = ("lora.enabled=true", "lora.rank=2", "training.max_epochs=6")
+    train_small(folder / "table.csv", folder / "tuned", f"finetune.checkpoint={base}", *lora)
+    return folder
 
 
 @pytest.fixture
-def tuned(train, table_path, base):
-    """A run of LoRA from it."""
-    return train(
-        table_path, f"finetune.checkpoint={base}", "lora.enabled=true", "lora.rank=2",
-        "training.max_epochs=6", output="tuned",
-    )  # fmt: skip
+def base(transferred, tmp_path):
+    """A copy of the backbone."""
+    return shutil.copytree(transferred / "base", tmp_path / "base") / "pretrained.pth"
+
+
+@pytest.fixture
+def tuned(transferred, tmp_path):
+    """A copy of the run of LoRA from it."""
+    return shutil.copytree(transferred / "tuned", tmp_path / "tuned")
 
 
 def refused(command, *arguments) -> None:

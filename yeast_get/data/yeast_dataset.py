@@ -78,7 +78,8 @@ class WindowPlan:
         Args:
             wanted: [N] bool.
             rng: Draws the offset of each chromosome and sample; None cuts from the first region,
-                so that every observation stands in exactly one window.
+                so that every observation stands in exactly one window, and R is at most the number
+                of regions of the longest chromosome.
         """
         data = self.data
         if self.size == 1:
@@ -93,6 +94,8 @@ class WindowPlan:
                 regions.append(cut)
                 samples.append(np.full(len(cut), sample, dtype=np.int32))
         region, sample_of = np.concatenate(regions), np.concatenate(samples)
+        if rng is None:  # all padding is at the end: no model need go through what no region fills
+            region = region[:, : max(map(len, self.chromosomes))]
         observation = self._lookup[region, sample_of[:, None]]
         observation[region < 0] = -1
         keep = (np.append(wanted, False)[observation]).any(axis=1)
@@ -166,7 +169,7 @@ class YeastDataset(Dataset[Batch]):
         return len(self.windows)
 
     def __getitem__(self, at: np.ndarray) -> Batch:
-        """The batch of windows `at` [B]."""
+        """The batch of windows `at` [B]; -1 is a window of padding alone."""
         batch, cell = self._gather(at)
         self._augment(batch, cell)
         return batch
@@ -177,6 +180,8 @@ class YeastDataset(Dataset[Batch]):
         region = self._put(windows.region[at].astype(np.int64))  # [B,R]
         sample = self._put(windows.sample[at].astype(np.int64))  # [B]
         observation = self._put(windows.observation[at].astype(np.int64))  # [B,R]
+        nothing = self._put(at < 0).unsqueeze(1)
+        region, observation = (each.masked_fill(nothing, -1) for each in (region, observation))
         real, row = region >= 0, region.clamp(min=0)
         of_sample = sample if self.accessibility.shape[1] > 1 else torch.zeros_like(sample)
         known = observation.clamp(min=0)
@@ -327,6 +332,7 @@ class EpochSampler(Sampler[np.ndarray]):
         batch_size: Windows per batch.
         rng: Shuffles; None keeps the order.
         first_batch: Batches to leave out at the start, where an epoch is taken up again.
+        shard: (k, n): only the k-th of n parts of every batch, filled up with -1 to one length.
     """
 
     def __init__(
@@ -335,10 +341,17 @@ class EpochSampler(Sampler[np.ndarray]):
         batch_size: int,
         rng: np.random.Generator | None = None,
         first_batch: int = 0,
+        shard: tuple[int, int] = (0, 1),
     ) -> None:
         order = np.arange(count) if rng is None else rng.permutation(count)
         self.batches = [order[i : i + batch_size] for i in range(0, count, batch_size)]
         self.batches = self.batches[first_batch:]
+        part, parts = shard
+        if parts > 1:
+            self.batches = [
+                np.pad(each, (0, -len(each) % parts), constant_values=-1)[part::parts]
+                for each in self.batches
+            ]
 
     def __len__(self) -> int:
         return len(self.batches)

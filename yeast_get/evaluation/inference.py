@@ -10,18 +10,20 @@ import torch
 
 from yeast_get.data.features import FeatureSchema
 from yeast_get.data.yeast_dataset import EpochSampler, YeastDataset, batches
+from yeast_get.distributed import rank, size, sum_over_ranks
 from yeast_get.model.yeast_model import Ensemble, YeastModel, members_of
 
 
 def autocast_dtype(precision: str, device: torch.device) -> torch.dtype | None:
     """The reduced precision to compute in, None for float32.
 
-    `auto` is bfloat16 on a GPU that has it and float32 elsewhere.
+    `auto` is bfloat16 on a GPU that has it and float32 elsewhere. In `fp64` the weights themselves
+    are double.
     """
     if precision == "auto":
         has_bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported()
         return torch.bfloat16 if has_bf16 else None
-    return {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+    return {"fp32": None, "fp64": None, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
 
 
 @contextmanager
@@ -92,14 +94,26 @@ def in_input_units(
 def run(
     model: YeastModel | Ensemble, dataset: YeastDataset, batch_size: int, precision: str = "fp32"
 ) -> np.ndarray:
-    """Predict the observations that the dataset is set to; see `predict`."""
-    device = next(model.parameters()).device
-    dtype = autocast_dtype(precision, device)
+    """Predict the observations that the dataset is set to; see `predict`.
+
+    Of several ranks each predicts its share of every batch, and all know all predictions.
+    """
+    weight = next(model.parameters())
+    device, dtype = weight.device, autocast_dtype(precision, weight.device)
     out = np.full(tuple(dataset.target.shape), np.nan, dtype=np.float32)
+    sampler = EpochSampler(len(dataset), batch_size, shard=(rank(), size()))
     with evaluating(model), torch.autocast(device.type, dtype, enabled=dtype is not None):
-        for batch in batches(dataset, EpochSampler(len(dataset), batch_size)):
-            prediction = model(batch.to(device)).float()
+        for batch in batches(dataset, sampler):
+            prediction = model(batch.to(device, weight.dtype)).float()
             scored = batch.observation_index >= 0
             at = batch.observation_index[scored].cpu().numpy()
             out[at] = prediction[scored.to(device)].cpu().numpy()
-    return out
+    return out if size() == 1 else _joined(out, device)
+
+
+def _joined(mine: np.ndarray, device: torch.device) -> np.ndarray:
+    """Predictions of all ranks [N,T]: each row from the one that predicted it, NaN from none."""
+    known = torch.from_numpy(~np.isnan(mine)).to(device, torch.float32)
+    said = torch.from_numpy(np.nan_to_num(mine, posinf=np.inf, neginf=-np.inf)).to(device)
+    said, known = sum_over_ranks(said), sum_over_ranks(known)
+    return torch.where(known > 0, said, torch.nan).cpu().numpy()

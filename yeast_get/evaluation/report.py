@@ -13,7 +13,7 @@ from yeast_get.evaluation import plots
 from yeast_get.evaluation.attributions import attribute, condition_effects, top_rows
 from yeast_get.evaluation.canvas import draw
 from yeast_get.evaluation.condition_plots import plot_conditions, plot_residuals_by_condition
-from yeast_get.evaluation.evaluation import Evaluation
+from yeast_get.evaluation.evaluation import Evaluation, Predictions
 from yeast_get.evaluation.heat_map import plot_motif_conditions
 from yeast_get.evaluation.importance import permutation_importance
 from yeast_get.evaluation.output_tables import (
@@ -30,12 +30,18 @@ log = logging.getLogger(__name__)
 
 
 def evaluate(
-    evaluation: Evaluation, run: RunDir, *, tables: bool, importance: bool
+    evaluation: Evaluation,
+    predictions: Predictions,
+    run: RunDir,
+    *,
+    tables: bool,
+    importance: bool,
 ) -> dict[str, Any]:
-    """Predict every row of the table, and write what the task asks for.
+    """Write what the task asks for of the predictions of a table.
 
     Args:
         evaluation: Model and table.
+        predictions: `evaluation.predict()`.
         run: Where to write.
         tables: Whether to write the tables by condition and by region.
         importance: Whether to measure permutation importance.
@@ -45,7 +51,6 @@ def evaluate(
     """
     task, formats = evaluation.settings.task, evaluation.settings.report.formats
     dataset = evaluation.dataset
-    predictions = evaluation.predict()
     y_pred = predictions.y_pred
     _refuse_non_finite(evaluation.data, y_pred)
     if task.save_predictions or task.test_mode == "predict":

@@ -5,10 +5,13 @@ from __future__ import annotations
 import dataclasses
 import logging
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import torch
 
 from yeast_get.data.splits import VAL
+from yeast_get.distributed import from_writer, is_writer
 from yeast_get.evaluation.conformal import Calibration, calibration_groups
 from yeast_get.evaluation.inference import mean_and_spread, predict_members
 from yeast_get.model.yeast_model import Ensemble, YeastModel
@@ -46,8 +49,8 @@ def train_other_members(
     for number in range(2, settings.training.ensemble + 1):
         seed = settings.experiment.seed + number - 1
         log.info("member %d of %d, seed %d", number, settings.training.ensemble, seed)
-        folder = run.member(number)
-        held = Checkpoint.load(folder.last).resume if resume and folder.last.is_file() else None
+        folder = from_writer(partial(run.member, number))
+        held = from_writer(partial(_held, folder, resume))
         alone = {
             "experiment": settings.experiment.model_copy(update={"seed": seed}),
             "training": settings.training.model_copy(update={"ensemble": 1}),
@@ -56,8 +59,13 @@ def train_other_members(
         kept = dataclasses.replace(stage.checkpoint, settings=own.to_dict())
         member = Finetune(stage.data, stage.part, stage.schema, own, device, kept)
         fit(another(seed), member, folder, device, held)
-        members.append(Checkpoint.load(folder.best_model))
+        members.append(from_writer(partial(Checkpoint.load, folder.best_model)))
     return members
+
+
+def _held(folder: RunDir, resume: bool) -> dict[str, Any] | None:
+    """What a member's `last.pth` holds, where there is one to go on from."""
+    return Checkpoint.load(folder.last).resume if resume and folder.last.is_file() else None
 
 
 def finish(
@@ -78,5 +86,6 @@ def finish(
     groups, over = calibration_groups(stage.data, stage.part)
     calibration = Calibration.fit(target, y_pred, spread, groups, over)
     whole = dataclasses.replace(whole, calibration=calibration.to_dict())
-    stage.save_best(run, whole)
+    if is_writer():
+        stage.save_best(run, whole)
     return whole, model

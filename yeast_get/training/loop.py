@@ -2,7 +2,8 @@
 
 `fit` goes through the epochs; `_train_one_epoch` through the batches of one; `_step` makes one
 optimizer step; `_finish_epoch` scores and keeps. What is known at any moment stands in `Progress`;
-what is trained on, how it is scored and what is kept of it stands in a `Stage`.
+what is trained on, how it is scored and what is kept of it stands in a `Stage`. Several ranks each
+take their share of every batch, and know the same `Progress`; the writer alone keeps files.
 """
 
 from __future__ import annotations
@@ -10,14 +11,17 @@ from __future__ import annotations
 import dataclasses
 import logging
 import math
+import random
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, cast
 
 import numpy as np
 import pandas as pd
 import torch
+from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
@@ -27,12 +31,14 @@ from yeast_get.data.expression_data import ExpressionData
 from yeast_get.data.features import FeatureSchema
 from yeast_get.data.splits import TRAIN
 from yeast_get.data.yeast_dataset import EpochSampler, YeastDataset, batches
-from yeast_get.errors import Problem, RunError
+from yeast_get.distributed import is_writer, of_every_rank, rank, size, sum_over_ranks
+from yeast_get.errors import Problem, RunError, Stopped
 from yeast_get.evaluation.inference import autocast_dtype
 from yeast_get.model.yeast_model import YeastTransformer
 from yeast_get.run_dir import RunDir, write_text
 from yeast_get.training.board import Board
 from yeast_get.training.checkpoint import Checkpoint
+from yeast_get.training.interruption import StopSignal
 from yeast_get.training.losses import loss_sum
 from yeast_get.training.optim import learning_rate, make_optimizer
 
@@ -42,6 +48,8 @@ log = logging.getLogger(__name__)
 @dataclass
 class Progress:
     """Where a run stands; `last.pth` holds it.
+
+    Sums are over all ranks.
 
     Attributes:
         epoch: The epoch under way, or the last one finished where `batch` is 0.
@@ -121,6 +129,8 @@ class _Run:
 
     model: YeastTransformer
     forward: Callable[[Batch], torch.Tensor]
+    shared: DistributedDataParallel | None
+    stop: StopSignal
     averaged: AveragedModel | None
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
@@ -156,26 +166,44 @@ def fit(
         resume: `Checkpoint.resume` of a `last.pth` to continue from.
 
     Raises:
-        RunError: Where the loss or a validation prediction is not finite.
+        RunError: Where the loss, a gradient or a validation prediction is not finite.
+        Stopped: After SIGTERM or Ctrl-C, when `last.pth` holds the last whole step.
     """
-    run = _start(model, stage, folder, device)
-    progress = Progress(monitor=_monitor(run)) if resume is None else _restore(run, resume)
-    if not progress.history:
-        _finish_epoch(run, progress, train_loss=None)
-    training = run.settings.training
-    while progress.epoch < training.max_epochs or progress.batch:
-        if _is_spent(run, progress):
-            log.info("early stop: no better %s for %d epochs", progress.monitor,
-                     training.early_stopping_patience)  # fmt: skip
-            break
-        train_loss = _train_one_epoch(run, progress)
-        _finish_epoch(run, progress, train_loss)
+    with StopSignal() as stop:
+        run = _start(model, stage, folder, device, stop)
+        if resume is None:
+            progress = Progress(monitor=_monitor(run))
+        else:
+            progress = _restore(run, resume)
+            log.info("resumed in epoch %d, after step %d", progress.epoch, progress.step)
+        if not progress.history:
+            _finish_epoch(run, progress, train_loss=None)
+        training = run.settings.training
+        while progress.epoch < training.max_epochs or progress.batch:
+            if _is_spent(run, progress):
+                log.info("early stop: no better %s for %d epochs", progress.monitor,
+                         training.early_stopping_patience)  # fmt: skip
+                break
+            train_loss = _train_one_epoch(run, progress)
+            _finish_epoch(run, progress, train_loss)
+        if any(of_every_rank(bool(stop.number))):  # during the last validation
+            raise _stopped(run, progress)
     return progress
 
 
-def _start(model: YeastTransformer, stage: Stage, folder: RunDir, device: torch.device) -> _Run:
+def _start(
+    model: YeastTransformer, stage: Stage, folder: RunDir, device: torch.device, stop: StopSignal
+) -> _Run:
     settings = stage.settings
     training = settings.training
+    if training.precision == "fp64":
+        model.double()
+    shared = None
+    if size() > 1:
+        torch.manual_seed(torch.initial_seed() + rank())  # ranks drop out each on its own
+        gpu = [device.index] if device.type == "cuda" else None
+        shared = DistributedDataParallel(model, device_ids=gpu)
+    forward = model if shared is None else shared
     averaged = None
     if training.ema_decay:
         averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(training.ema_decay))
@@ -183,7 +211,9 @@ def _start(model: YeastTransformer, stage: Stage, folder: RunDir, device: torch.
     per_step = training.batch_size * training.accumulate_grad_batches
     return _Run(
         model=model,
-        forward=torch.compile(model) if training.compile else model,
+        forward=torch.compile(forward) if training.compile else forward,
+        shared=shared,
+        stop=stop,
         averaged=averaged,
         optimizer=make_optimizer(model, settings),
         scaler=torch.amp.GradScaler(device.type, enabled=half),
@@ -195,7 +225,7 @@ def _start(model: YeastTransformer, stage: Stage, folder: RunDir, device: torch.
         steps_per_epoch=math.ceil(
             len(stage.train_set.plan.windows(stage.part == TRAIN)) / per_step
         ),
-        board=Board(folder.tensorboard if settings.logging.tensorboard else None),
+        board=Board(folder.tensorboard if settings.logging.tensorboard and is_writer() else None),
     )
 
 
@@ -236,49 +266,106 @@ def _train_one_epoch(run: _Run, progress: Progress) -> float:
     train_set = run.stage.train_set
     train_set.use(run.stage.part == TRAIN, epoch, offsets)
     shuffle = np.random.default_rng([seed, epoch, 1])
-    sampler = EpochSampler(len(train_set), training.batch_size, shuffle, progress.batch)
+    sampler = EpochSampler(
+        len(train_set), training.batch_size, shuffle, progress.batch, shard=(rank(), size())
+    )
     last_batch = progress.batch + len(sampler)
-    dtype = autocast_dtype(training.precision, run.device)
     run.model.train()
-    pending = 0
+    pending = _Pending()
     loader = batches(train_set, sampler, training.num_workers)
-    with tqdm(loader, f"epoch {epoch}", leave=False, disable=None, unit="batch") as bar:
+    silent = None if is_writer() else True  # None: where there is no terminal
+    with tqdm(loader, f"epoch {epoch}", leave=False, disable=silent, unit="batch") as bar:
         for batch in bar:
-            on_device = batch.to(run.device)
-            with torch.autocast(run.device.type, dtype, enabled=dtype is not None):
-                prediction = run.forward(on_device)
-                loss = loss_sum(training.loss, prediction, on_device.target, on_device.target_mask)
-            value, count = float(loss.detach()), int(on_device.target_mask.sum())
-            if not math.isfinite(value):
-                raise _not_finite(run, on_device, progress)
-            # A sum divided by a constant; `_step` makes it the mean over all pending targets.
-            run.scaler.scale(loss / training.batch_size).backward()
-            pending += count
             progress.batch += 1
-            progress.loss += value
-            progress.targets += count
-            if progress.batch % training.accumulate_grad_batches == 0 or (
-                progress.batch == last_batch
-            ):
+            due = progress.batch == last_batch or (
+                progress.batch % training.accumulate_grad_batches == 0
+            )
+            _forward_and_back(run, batch.to(run.device, dtype_of(run.model)), pending, due)
+            if due:
+                loss, count, stopping = _sum_up(run, progress, pending)
+                progress.loss += loss
+                progress.targets += count
                 rate = learning_rate(progress.step, run.steps_per_epoch, run.settings)
-                _step(run, rate, training.batch_size / max(pending, 1))
-                progress.step, pending = progress.step + 1, 0
+                _step(run, progress, pending, rate, size() * training.batch_size / max(count, 1))
+                progress.step, pending = progress.step + 1, _Pending()
                 mean = progress.loss / max(progress.targets, 1)
                 bar.set_postfix(loss=f"{mean:.4f}", lr=f"{rate:.1e}")
-                _after_step(run, progress, value / max(count, 1), rate, last_batch)
+                _after_step(run, progress, loss / max(count, 1), rate, last_batch)
+                if stopping:
+                    _save_last(run, progress)
+                    raise _stopped(run, progress)
     progress.batch = 0
     return progress.loss / max(progress.targets, 1)
 
 
-def _step(run: _Run, rate: float, correction: float) -> None:
-    """One optimizer step at the given rate, on gradients times `correction`."""
+@dataclass
+class _Pending:
+    """What this rank has gathered for the next optimizer step.
+
+    Attributes:
+        losses: Of its batches, each a sum over its targets.
+        counts: The number of targets in each.
+        rows: Its observations.
+    """
+
+    losses: list[torch.Tensor] = field(default_factory=list)
+    counts: list[torch.Tensor] = field(default_factory=list)
+    rows: list[torch.Tensor] = field(default_factory=list)
+
+
+def dtype_of(model: YeastTransformer) -> torch.dtype:
+    """Of its weights: double in `fp64`."""
+    return next(model.parameters()).dtype
+
+
+def _forward_and_back(run: _Run, batch: Batch, pending: _Pending, due: bool) -> None:
+    """Add the gradient of one batch; the ranks exchange theirs where a step is due."""
+    training = run.settings.training
+    dtype = autocast_dtype(training.precision, run.device)
+    apart: AbstractContextManager[None] = nullcontext()
+    if run.shared is not None and not due:
+        apart = run.shared.no_sync()
+    with apart:
+        with torch.autocast(run.device.type, dtype, enabled=dtype is not None):
+            prediction = run.forward(batch)
+            loss = loss_sum(training.loss, prediction, batch.target, batch.target_mask)
+        # A sum divided by a constant; `_step` makes it the mean over all pending targets.
+        run.scaler.scale(loss / training.batch_size).backward()
+    pending.losses.append(loss.detach())
+    pending.counts.append(batch.target_mask.sum())
+    pending.rows.append(batch.observation_index[batch.observation_index >= 0])
+
+
+def _sum_up(run: _Run, progress: Progress, pending: _Pending) -> tuple[float, int, bool]:
+    """Loss and targets of a step over all ranks, and whether any of them was told to stop.
+
+    Raises:
+        RunError: Where the loss is not finite.
+    """
+    loss, count = torch.stack(pending.losses).sum(), torch.stack(pending.counts).sum()
+    told = torch.tensor(float(run.stop.number > 0), device=run.device)
+    sums = sum_over_ranks(torch.stack((loss, count.to(loss.dtype), told.to(loss.dtype)))).tolist()
+    if not math.isfinite(sums[0]):
+        raise _not_finite(run, "the loss", pending, progress)
+    return sums[0], round(sums[1]), sums[2] > 0
+
+
+def _step(run: _Run, progress: Progress, pending: _Pending, rate: float, correction: float) -> None:
+    """One optimizer step at the given rate, on gradients times `correction`.
+
+    Raises:
+        RunError: Where a gradient is not finite; in fp16 only where no scale helps.
+    """
     parameters = [p for p in run.model.parameters() if p.grad is not None]
     run.scaler.unscale_(run.optimizer)
     for parameter in parameters:
         if parameter.grad is not None:
             parameter.grad.mul_(correction)
-    if run.settings.training.clip_grad:
-        torch.nn.utils.clip_grad_norm_(parameters, run.settings.training.clip_grad)
+    clip = run.settings.training.clip_grad or math.inf
+    norm = torch.nn.utils.clip_grad_norm_(parameters, clip)
+    # In fp16 the scaler leaves such a step out and halves its scale, first of all.
+    if run.scaler.get_scale() <= 1 and not torch.isfinite(norm):
+        raise _not_finite(run, "a gradient", pending, progress)
     for group in run.optimizer.param_groups:
         group["lr"] = rate
     run.scaler.step(run.optimizer)
@@ -298,15 +385,22 @@ def _after_step(run: _Run, progress: Progress, loss: float, rate: float, last_ba
         _save_last(run, progress)
 
 
-def _not_finite(run: _Run, batch: Batch, progress: Progress) -> RunError:
-    """The error that names epoch, step and the rows of a batch."""
-    at = batch.observation_index[batch.observation_index >= 0].cpu().numpy()
+def _stopped(run: _Run, progress: Progress) -> Stopped:
+    """What ends a run that a signal stopped, on every rank."""
+    number = max(of_every_rank(run.stop.number))
+    at = f"in epoch {progress.epoch}, after step {progress.step}"
+    return Stopped(number, f"{at}; {run.folder.last} holds it, go on with --resume")
+
+
+def _not_finite(run: _Run, what: str, pending: _Pending, progress: Progress) -> RunError:
+    """The error that names epoch, step and the rows of a step, on every rank."""
+    at = np.concatenate(of_every_rank(torch.cat(pending.rows).cpu().numpy()))
     data = run.stage.data
     rows = ", ".join(place(data, i) for i in at[:5])
     return RunError(
         Problem(
-            f"the loss is not finite in epoch {progress.epoch}, step {progress.step}; "
-            f"the {len(at)} rows of that batch begin with {rows}",
+            f"{what} is not finite in epoch {progress.epoch}, step {progress.step}; "
+            f"the {len(at)} rows of that step begin with {rows}",
             "look at these rows, or lower training.learning_rate; the last whole epoch is in "
             f"{run.folder.last.name}",
             file=data.source,
@@ -324,41 +418,51 @@ def place(data: ExpressionData, i: int) -> str:
 
 
 def _finish_epoch(run: _Run, progress: Progress, train_loss: float | None) -> None:
-    """Validate, write the history, and keep the weights if they are the best so far."""
+    """Validate, write the history, and keep the weights if they are the best so far.
+
+    `last.pth` is written before the best weights: a run that dies between the two takes them from
+    there (`_restore`), and never finds best weights that it knows nothing of.
+    """
     training, epoch = run.settings.training, progress.epoch
     row: dict[str, Any] = {"epoch": epoch, "train_loss": train_loss}
     due = epoch % training.validate_every_n_epochs == 0 or epoch >= training.max_epochs
     if due:
         scores, picture = run.stage.validate(run.validated, epoch)
+        scores = of_every_rank(scores)[0]  # the writer decides, and the others agree
         row |= scores
         run.board.add_validation(epoch, scores, picture)
     row["learning_rate"] = run.optimizer.param_groups[0]["lr"] if epoch else None
     progress.history.append(row)
     names = ["epoch", "train_loss", "val_loss", "val_pearson", "learning_rate"]
     table = pd.DataFrame(progress.history, columns=names)
-    write_text(run.folder.history, table.to_csv(index=False))
-    log.info("%s%s", _line(row), _keep_if_best(run, progress, row) if due else "")
-    if training.save_every_n_epochs and epoch and epoch % training.save_every_n_epochs == 0:
-        _checkpoint(run, row).save(run.folder.periodic_checkpoint(epoch))
+    best = due and _is_best(progress, row)
+    if best:
+        progress.best, progress.best_epoch = row[progress.monitor], epoch
+    log.info("%s%s", _line(row), "  (best so far)" if best else "")
+    if is_writer():
+        write_text(run.folder.history, table.to_csv(index=False))
+        if training.save_every_n_epochs and epoch and epoch % training.save_every_n_epochs == 0:
+            _checkpoint(run, row).save(run.folder.periodic_checkpoint(epoch))
     _save_last(run, progress)
+    _save_best(run, progress)
 
 
-def _keep_if_best(run: _Run, progress: Progress, row: dict[str, Any]) -> str:
-    monitor = progress.monitor
-    value = row[monitor]
-    if value is None and progress.best is None and not progress.epoch:
-        run.stage.save_best(run.folder, _checkpoint(run, row))  # so that there is one
-        return ""
+def _is_best(progress: Progress, row: dict[str, Any]) -> bool:
+    value = row[progress.monitor]
     if value is None or not math.isfinite(value):
-        return ""
-    better = progress.best is None or (
-        value < progress.best if monitor == "val_loss" else value > progress.best
-    )
-    if not better:
-        return ""
-    progress.best, progress.best_epoch = value, progress.epoch
-    run.stage.save_best(run.folder, _checkpoint(run, row))
-    return "  (best so far)"
+        return False
+    if progress.best is None:
+        return True
+    return bool(value < progress.best if progress.monitor == "val_loss" else value > progress.best)
+
+
+def _save_best(run: _Run, progress: Progress) -> None:
+    """The best weights, where they are those of the epoch just finished.
+
+    Epoch 0 is the best where no later one has a score, so that there is always one.
+    """
+    if is_writer() and progress.best_epoch == progress.epoch and not progress.batch:
+        run.stage.save_best(run.folder, _checkpoint(run, progress.history[-1]))
 
 
 def _line(row: dict[str, Any]) -> str:
@@ -378,7 +482,10 @@ def _checkpoint(run: _Run, row: dict[str, Any]) -> Checkpoint:
 
 
 def _save_last(run: _Run, progress: Progress) -> None:
-    """`last.pth`: everything that `_restore` needs."""
+    """`last.pth`: everything that `_restore` needs, of every rank."""
+    draws = of_every_rank(_random_state(run.device))
+    if not is_writer():
+        return
     row = progress.history[-1] if progress.history else {"epoch": 0}
     last = _checkpoint(run, row | {"epoch": progress.epoch})
     last.resume = {
@@ -387,8 +494,7 @@ def _save_last(run: _Run, progress: Progress) -> None:
         "average": None if run.averaged is None else run.averaged.state_dict(),
         "optimizer": run.optimizer.state_dict(),
         "scaler": run.scaler.state_dict(),
-        "rng": torch.get_rng_state(),
-        "cuda_rng": torch.cuda.get_rng_state(run.device) if run.device.type == "cuda" else None,
+        "rng": draws,
     }
     last.save(run.folder.last)
 
@@ -400,7 +506,32 @@ def _restore(run: _Run, resume: dict[str, Any]) -> Progress:
     run.optimizer.load_state_dict(resume["optimizer"])
     if resume["scaler"]:
         run.scaler.load_state_dict(resume["scaler"])
-    torch.set_rng_state(resume["rng"])
-    if run.device.type == "cuda" and resume["cuda_rng"] is not None:
-        torch.cuda.set_rng_state(resume["cuda_rng"], run.device)
-    return Progress(**resume["progress"])
+    progress = Progress(**resume["progress"])
+    if rank() < len(resume["rng"]):
+        _draw_on(resume["rng"][rank()], run.device)
+    else:  # more ranks than before
+        torch.manual_seed(torch.initial_seed() + progress.step)
+    _save_best(run, progress)
+    return progress
+
+
+def _random_state(device: torch.device) -> dict[str, Any]:
+    """Where every generator of random numbers stands."""
+    kind, keys, *rest = np.random.get_state(legacy=True)  # noqa: NPY002  (a library may draw from it)
+    gpu = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+    return {
+        "torch": torch.get_rng_state(),
+        "cuda": gpu,
+        "python": random.getstate(),
+        "numpy": (kind, torch.from_numpy(np.asarray(keys, dtype=np.int64)), *rest),
+    }
+
+
+def _draw_on(state: dict[str, Any], device: torch.device) -> None:
+    """Set every generator to where it stood."""
+    torch.set_rng_state(state["torch"])
+    if device.type == "cuda" and state["cuda"] is not None:
+        torch.cuda.set_rng_state(state["cuda"], device)
+    random.setstate(state["python"])
+    kind, keys, *rest = state["numpy"]
+    np.random.set_state((kind, keys.numpy().astype(np.uint32), *rest))  # noqa: NPY002

@@ -24,8 +24,8 @@ def loss_sum(
         target: [B,R,T].
         mask: [B,R,T] bool.
     """
-    prediction = prediction.float()
-    target = target.float().masked_fill(~mask, 1.0)  # whatever stands there, even NaN
+    prediction = prediction.to(torch.promote_types(prediction.dtype, torch.float32))
+    target = target.to(prediction.dtype).masked_fill(~mask, 1.0)  # whatever stands there, even NaN
     if name == "mse":
         loss = F.mse_loss(prediction, target, reduction="none")
     elif name == "huber":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import platform
+import random
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -23,6 +24,7 @@ from yeast_get.data.features import FeatureSchema
 from yeast_get.data.seen_regions import SeenRegions
 from yeast_get.data.splits import TEST, TRAIN, TrainedRows, make_split, shuffle_targets, split_line
 from yeast_get.data.yeast_dataset import WindowPlan
+from yeast_get.distributed import from_writer, is_writer, leave, size
 from yeast_get.errors import ConfigError, Problem, RunError
 from yeast_get.evaluation import plots, report
 from yeast_get.evaluation.canvas import draw
@@ -116,7 +118,10 @@ def prepare(settings: Settings, device: torch.device, last: Path | None = None) 
         record = adapt(model, load_report, settings)
     log_trainable(model)
     precision = autocast_dtype(settings.training.precision, device)
-    log.info("device %s, %s", device, str(precision or torch.float32).removeprefix("torch."))
+    number = torch.float64 if settings.training.precision == "fp64" else torch.float32
+    log.info("device %s, %s", device, str(precision or number).removeprefix("torch."))
+    if size() > 1:
+        log.info("%d processes share every batch", size())
     trained = np.unique(data.region_index[part == TRAIN])
     seen = SeenRegions.fit(schema.region_inputs(data)[trained])
     checkpoint = Checkpoint(
@@ -133,13 +138,13 @@ def prepare(settings: Settings, device: torch.device, last: Path | None = None) 
     )
 
     def another(seed: int) -> YeastModel:
-        torch.manual_seed(seed)
+        seed_everything(seed)
         member = YeastModel(settings.model, schema.sizes(), max_regions=window)
         if pretrained is not None:
             adapt(member, load(member, pretrained, schema, settings), settings)
         return member.to(device)
 
-    resume = None if last is None else resumable(last, checkpoint)
+    resume = None if last is None else from_writer(lambda: resumable(last, checkpoint))
     stage = Finetune(data, part, schema, settings, device, checkpoint)
     return Prepared(stage, schema, model.to(device), another, split, described, resume)
 
@@ -153,11 +158,21 @@ def start_from(settings: Settings, device: torch.device) -> tuple[Settings, Pret
     if settings.training.precision == "fp16" and device.type != "cuda":
         what = f"training.precision: fp16 needs a CUDA device, and this is {device}"
         raise ConfigError(Problem(what, "use auto, bf16 or fp32"))
+    if settings.training.precision == "fp64" and device.type == "mps":
+        what = "training.precision: fp64 is not to be had on mps"
+        raise ConfigError(Problem(what, "use auto or fp32, or --device cpu"))
     pretrained = read_pretrained(settings.finetune)
     if pretrained is not None:
         settings = with_sizes_of(settings, pretrained.weights)
-    torch.manual_seed(settings.experiment.seed)
+    seed_everything(settings.experiment.seed)
     return settings, pretrained
+
+
+def seed_everything(seed: int) -> None:
+    """Seed every generator: that of torch, and those that a library may draw from."""
+    torch.manual_seed(seed)
+    random.seed(seed)
+    np.random.seed(seed % 2**32)  # noqa: NPY002
 
 
 def begin(
@@ -196,46 +211,48 @@ def train_and_test(
         command: The command line that asked for it, for the page.
 
     Returns:
-        The content of `metrics.json`.
+        The content of `metrics.json`; empty on other ranks than the writer.
     """
     started = time.monotonic()
     stage, settings = ready.stage, ready.stage.settings
     data, part = stage.data, stage.part
-    write_text(run.config, write_settings(settings))
-    write_splits(data, part, run)
-    write_findings(ready.described, data, run)
+    if is_writer():
+        write_text(run.config, write_settings(settings))
+        write_splits(data, part, run)
+        write_findings(ready.described, data, run)
     baselines = Rivals.fit(data, ready.schema, part == TRAIN, settings.split)
     stage.checkpoint.baselines = baselines.to_dict()
     with deterministic(settings.training.deterministic):
         progress = fit(ready.model, stage, run, device, ready.resume)
-        formats = settings.report.formats
-        draw(plots.plot_history, run.history, run.history_plot, formats, progress.monitor)
-        members = [Checkpoint.load(run.best_model)]
+        if is_writer():
+            formats = settings.report.formats
+            draw(plots.plot_history, run.history, run.history_plot, formats, progress.monitor)
+        members = [from_writer(lambda: Checkpoint.load(run.best_model))]
         members += train_other_members(
             stage, ready.another, run, device, resume=ready.resume is not None
         )
         best, model = finish(members, stage, run, device)
         epochs = ", ".join(str(each.epoch) for each in members)
         log.info("testing the weights of epoch %s", epochs)
-        metrics = report.evaluate(
-            Evaluation(
-                model=model,
-                data=data,
-                schema=ready.schema,
-                settings=settings,
-                baselines=baselines,
-                part=part,
-                condition_key=data.signature,
-                headline="test",
-                overlap=best.rows().overlap(data, part),
-                calibration=best.calibrated(),
-                seen=best.regions_seen(),
-                batch_size=settings.training.batch_size,
-            ),
-            run,
-            tables=False,
-            importance=settings.task.interprets,
+        evaluation = Evaluation(
+            model=model,
+            data=data,
+            schema=ready.schema,
+            settings=settings,
+            baselines=baselines,
+            part=part,
+            condition_key=data.signature,
+            headline="test",
+            overlap=best.rows().overlap(data, part),
+            calibration=best.calibrated(),
+            seen=best.regions_seen(),
+            batch_size=settings.training.batch_size,
         )
+        predictions = evaluation.predict()
+        if not leave():
+            return {}
+        interprets = settings.task.interprets
+        metrics = report.evaluate(evaluation, predictions, run, tables=False, importance=interprets)
     for line in headline_lines(metrics) if metrics else []:
         log.info("%s", line)
     said = manifest(settings, device, stage, ready.model, progress, time.monotonic() - started)
@@ -310,7 +327,9 @@ def evaluate_and_answer(
     run: RunDir,
     command: str,
 ) -> None:
-    """Score a table, answer the questions, say it in words, and put it on a page.
+    """Predict and score a table, answer the questions, say it in words, and put it on a page.
+
+    The ranks of torchrun share the prediction of the table; the rest is the writer's.
 
     Args:
         evaluation: From `prepare_evaluation`.
@@ -319,7 +338,10 @@ def evaluate_and_answer(
         run: Where to write.
         command: The command line, for the page.
     """
-    metrics = report.evaluate(evaluation, run, tables=True, importance=True)
+    predictions = evaluation.predict()
+    if not leave():
+        return
+    metrics = report.evaluate(evaluation, predictions, run, tables=True, importance=True)
     for question in questions:
         question.answer(evaluation, run)
     for line in headline_lines(metrics) if metrics else []:

@@ -21,6 +21,7 @@ from yeast_get.data.expression_data import load_expression_data, regions_only
 from yeast_get.data.features import FeatureSchema
 from yeast_get.data.splits import TEST, TRAIN, VAL, region_parts
 from yeast_get.data.yeast_dataset import EpochSampler, MaskedRegionDataset, batches
+from yeast_get.distributed import from_writer, is_writer
 from yeast_get.errors import Problem, RunError
 from yeast_get.evaluation import plots
 from yeast_get.evaluation.canvas import draw
@@ -31,7 +32,7 @@ from yeast_get.model.get_backbone import LAYER_NORM_EPS
 from yeast_get.model.yeast_model import MaskedRegionModel, YeastTransformer
 from yeast_get.run_dir import RunDir, write_json, write_text
 from yeast_get.training.checkpoint import Checkpoint, write_get
-from yeast_get.training.loop import Stage, fit, home_of
+from yeast_get.training.loop import Stage, dtype_of, fit, home_of
 from yeast_get.training.losses import loss_sum
 from yeast_get.training.prepare import (
     begin,
@@ -69,8 +70,11 @@ class Pretraining(Stage):
     def validate(self, model: YeastTransformer, epoch: int) -> tuple[dict[str, Any], None]:
         """Loss and Pearson r over all features of the hidden validation regions, as scaled.
 
-        Which regions are hidden is the same in every epoch.
+        Which regions are hidden is the same in every epoch. The writer's, for all ranks.
         """
+        return from_writer(lambda: self._validate(model, epoch)), None
+
+    def _validate(self, model: YeastTransformer, epoch: int) -> dict[str, Any]:
         training = self.settings.training
         dtype = autocast_dtype(training.precision, self.device)
         self.val_set.use(self.part == VAL)
@@ -80,7 +84,7 @@ class Pretraining(Stage):
             for batch in batches(
                 self.val_set, EpochSampler(len(self.val_set), training.batch_size)
             ):
-                prediction = model(batch).float()
+                prediction = model(batch.to(self.device, dtype_of(model))).float()
                 loss += float(loss_sum(training.loss, prediction, batch.target, batch.target_mask))
                 seen.append(prediction[batch.target_mask].cpu().numpy())
                 wanted.append(batch.target[batch.target_mask].cpu().numpy())
@@ -95,7 +99,7 @@ class Pretraining(Stage):
         return {
             "val_loss": loss / len(y_true),
             "val_pearson": score(y_true[:, None], y_pred[:, None])["pearson"],
-        }, None
+        }
 
     def save_best(self, folder: RunDir, kept: Checkpoint) -> None:
         """`pretrained.pth`, in GET's layout."""
@@ -175,7 +179,7 @@ def prepare_pretraining(
         features=schema.input_columns(),
         load_report={} if load_report is None else load_report.to_dict(),
     )
-    resume = None if last is None else resumable(last, checkpoint)
+    resume = None if last is None else from_writer(lambda: resumable(last, checkpoint))
     stage = Pretraining(data, part, schema, settings, device, checkpoint)
     return PreparedPretraining(stage, model.to(device), split, described, resume)
 
@@ -184,11 +188,14 @@ def pretrain(ready: PreparedPretraining, device: torch.device, run: RunDir) -> N
     """Train, and leave the best weights as `pretrained.pth`."""
     started = time.monotonic()
     stage, settings = ready.stage, ready.stage.settings
-    write_text(run.config, write_settings(settings))
-    write_splits(stage.data, stage.part, run)
-    write_findings(ready.described, stage.data, run)
+    if is_writer():
+        write_text(run.config, write_settings(settings))
+        write_splits(stage.data, stage.part, run)
+        write_findings(ready.described, stage.data, run)
     with deterministic(settings.training.deterministic):
         progress = fit(ready.model, stage, run, device, ready.resume)
+    if not is_writer():
+        return
     formats = settings.report.formats
     draw(plots.plot_history, run.history, run.history_plot, formats, progress.monitor)
     best = next(row for row in progress.history if row["epoch"] == progress.best_epoch)

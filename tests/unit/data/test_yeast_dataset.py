@@ -170,6 +170,13 @@ def test_without_an_offset_windows_are_cut_from_the_first_region_of_a_chromosome
     assert first_sample == [[0, 1, 2, 3], [4, -1, -1, -1], [5, 6, 7, 8], [9, -1, -1, -1]]
 
 
+def test_without_an_offset_no_window_is_longer_than_the_longest_chromosome(made):
+    data, _ = made
+    plan, wanted = WindowPlan(data, 50), np.ones(data.num_observations, bool)
+    assert (plan.windows(wanted).region >= 0).all()  # 20 regions on each
+    assert plan.windows(wanted, np.random.default_rng(0)).region.shape[1] == 50
+
+
 def test_the_offset_shifts_the_cut_within_the_window(load):
     data, _ = load(long_table(10))
     plan, wanted = WindowPlan(data, 4), np.ones(60, bool)

@@ -236,9 +236,9 @@ def test_a_large_table_is_quick():
     region, condition = rng.integers(0, 6000, n), rng.integers(0, 157, n)
     y = rng.normal(size=6000)[region] + rng.normal(size=157)[condition] + rng.normal(size=n)
     keys = rng.integers(0, 2**62, 6000)[region], rng.integers(0, 2**62, 157)[condition]
-    start = time.perf_counter()
+    start = time.process_time()
     fit(y, *keys).predict(*keys)
-    assert time.perf_counter() - start < 4
+    assert time.process_time() - start < 4
 
 
 def pooled(pearson):

@@ -151,9 +151,9 @@ def test_no_rows_and_empty_groups():
 def test_a_million_rows_are_quick():
     true, pred = example(1_000_000)
     group = np.random.default_rng(0).integers(0, 6000, 1_000_000)
-    start = time.perf_counter()
+    start = time.process_time()
     grouped_pearson(true, pred, group, 3)
-    assert time.perf_counter() - start < 1.5
+    assert time.process_time() - start < 1.5
 
 
 def test_group_table_equals_the_score_of_each_group():

@@ -362,10 +362,10 @@ def test_find_setting_looks_once_at_what_is_shared():
     shared: object = {"last": 1}
     for _ in range(200):
         shared = [shared, shared]
-    started = time.monotonic()
+    started = time.process_time()
     assert find_setting({"a": shared}, "num_heads", int) is None
     assert find_setting({"a": shared}, "last", int) == 1
-    assert time.monotonic() - started < 2
+    assert time.process_time() - started < 2
 
 
 # -------------------------------------------------------------------------------- refusals
