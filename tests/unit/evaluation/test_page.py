@@ -75,8 +75,10 @@ def page(tmp_path):
 
     def write(scores, language="en", report=REPORT, settings=()):
         run = RunDir(tmp_path / language, EVALUATE_FILES)
-        run.start(overwrite=True)
+        if not run.plots.is_dir():
+            run.start()
         write_json(run.data_report, report)
+        run.metrics.unlink(missing_ok=True)
         if scores:
             write_json(run.metrics, scores)
         given = load_settings(None, [f"report.language={language}", *settings])
