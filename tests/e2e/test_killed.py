@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import random
 import re
@@ -68,13 +69,12 @@ def check_what_is_left(run):
 
 
 def moments(rng, reference):
-    """Every kind of step in turn, at random, and any time."""
+    """Every kind of step in turn, and any time; of the first half, as a resumed run does less."""
+    of_kind = reference["steps"] | {"time": reference["seconds"]}
     while True:
         for kind in (*STEPS, "time"):
-            if kind == "time":
-                yield kind, rng.uniform(0, reference["seconds"])
-            else:
-                yield kind, rng.randint(1, reference["steps"][kind])
+            until = of_kind[kind] * rng.uniform(0, 0.5)
+            yield kind, until if kind == "time" else math.ceil(until)
 
 
 def test_a_run_that_is_killed_again_and_again_ends_in_the_same_bytes(server, tmp_path):
