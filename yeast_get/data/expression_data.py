@@ -68,8 +68,9 @@ class ExpressionData:
         sample_index: [N] int32.
         target: [N,T] float32 in the units of the input, NaN = not measured.
         target_names: T names; `target`, or `plus` and `minus`.
-        row: [N] int64, row number in the source file (header = row 1); in a folder, of the region
-            in its table; in a zarr store, which region of the store it is, counted from 1.
+        row: [N] int64 (int32 of a folder), row number in the source file (header = row 1); in a
+            folder, of the region in its table; in a zarr store, which region of the store it is,
+            counted from 1.
         descriptions: Values of description columns by name, each [N].
         is_grid: Whether the observations are every region times every sample, region-major.
         roles: Role -> columns, as assigned.
@@ -483,7 +484,7 @@ def _build_from_folder(
         sample_index=sample_index,
         target=target,
         target_names=_target_names(len(names)),
-        row=np.repeat(rows, len(sample_ids)),
+        row=np.repeat(rows.astype(np.int32), len(sample_ids)),
         descriptions={
             n: _later(regions, n, region_rows[region_index]) for n in region_roles.descriptions
         }

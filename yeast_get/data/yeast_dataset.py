@@ -7,6 +7,7 @@ R = 1 it is one observation.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -154,6 +155,12 @@ class YeastDataset(Dataset[Batch]):
         self.wanted = torch.zeros(data.num_observations, dtype=torch.bool, device=self.device)
         self.windows = Windows(*(np.zeros((0, 1), dtype=np.int32) for _ in range(3)))
 
+    def without_noise(self) -> YeastDataset:
+        """The same table, with the same tensors, for other windows."""
+        plain = copy.copy(self)
+        plain.augmentation = plain.noise = None
+        return plain
+
     def _put(self, values: np.ndarray) -> torch.Tensor:
         return torch.from_numpy(np.ascontiguousarray(values)).to(self.device)
 
@@ -188,9 +195,12 @@ class YeastDataset(Dataset[Batch]):
         known = observation.clamp(min=0)
         scored = (observation >= 0) & self.wanted[known]
         mask = scored.unsqueeze(-1) & self.measured[known]
+        motif, accessibility = self.motif[row], self.accessibility[row, of_sample.unsqueeze(1)]
+        if self.plan.size > 1:  # a window of one region has no padding
+            motif, accessibility = motif * real.unsqueeze(-1), accessibility * real.unsqueeze(-1)
         batch = Batch(
-            motif=self.motif[row] * real.unsqueeze(-1),
-            accessibility=self.accessibility[row, of_sample.unsqueeze(1)] * real.unsqueeze(-1),
+            motif=motif,
+            accessibility=accessibility,
             region_mask=real,
             region_index=region,
             region_vocab=self.region_vocab[row] * real,

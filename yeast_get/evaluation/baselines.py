@@ -6,7 +6,7 @@ checkpoint and speak of any table. Regions and conditions are known by 64-bit ke
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -52,42 +52,41 @@ class Baselines:
     one_dimensional: bool
 
     def predict(
-        self, region_key: np.ndarray, condition_key: np.ndarray
-    ) -> dict[str, np.ndarray | None]:
-        """What each baseline says of some rows.
+        self,
+        region_key: np.ndarray,
+        condition_key: np.ndarray,
+        rows: tuple[np.ndarray, np.ndarray] | None = None,
+    ) -> Iterator[tuple[str, np.ndarray | None]]:
+        """What each baseline says of some rows, one after the other, since all together are large.
 
         Args:
-            region_key: [n] int64, as in `fit`.
-            condition_key: [n] int64, as in `fit`.
+            region_key: [P] int64, as in `fit`.
+            condition_key: [S] int64, as in `fit`.
+            rows: [n] codes each, which of these regions and conditions every row has; None where
+                there is a row for each pair of keys (P = S = n).
 
-        Returns:
-            For each of `NAMES`, [n,T] float64 ([n] if fitted on [n]), or None where the baseline
+        Yields:
+            Each of `NAMES`, with [n,T] float64 ([n] if fitted on [n]), or None where the baseline
             has nothing to say, see `undefined_reason`. A row whose region (condition) was not
             trained on gets the global mean, and in "additive" no region (condition) effect.
 
         Raises:
-            ValueError: If the two keys differ in length.
+            ValueError: If there are no rows and the two keys differ in length.
         """
-        if len(region_key) != len(condition_key):
+        if rows is None and len(region_key) != len(condition_key):
             raise ValueError(f"{len(region_key)} region keys, {len(condition_key)} condition keys")
-        region = find(self.region_keys, region_key)
-        condition = find(self.condition_keys, condition_key)
-        return {name: self.says(name, region, condition) for name in NAMES}
+        found = [find(self.region_keys, region_key), find(self.condition_keys, condition_key)]
+        if rows is not None:
+            found = [(at[row], known[row]) for (at, known), row in zip(found, rows, strict=True)]
+        return ((name, self._says(name, *found)) for name in NAMES)
 
-    def says(
+    def _says(
         self,
         name: str,
         region: tuple[np.ndarray, np.ndarray],
         condition: tuple[np.ndarray, np.ndarray],
     ) -> np.ndarray | None:
-        """What one baseline says of some rows; see `predict`.
-
-        Args:
-            name: One of `NAMES`.
-            region: [n] each: the place of each row's region in `region_keys`, and whether it has
-                one; as `find` gives them.
-            condition: Likewise.
-        """
+        """What a baseline says of rows, given what `find` says of their regions and conditions."""
         some_region, some_condition = bool(region[1].any()), bool(condition[1].any())
         speaks = {
             "global mean": True,

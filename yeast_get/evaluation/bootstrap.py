@@ -16,7 +16,7 @@ from typing import Any, Literal
 import numpy as np
 from scipy import sparse
 
-from yeast_get.evaluation.metrics import MIN_VALUES, as_columns, ranks
+from yeast_get.evaluation.metrics import MIN_VALUES, as_columns, double_ranks
 
 RESAMPLES = 1000
 FEWEST = 5
@@ -82,7 +82,8 @@ class Resampler:
         resamples: int = RESAMPLES,
         seed: int = 0,
     ) -> None:
-        true = as_columns(y_true)
+        true = np.asarray(y_true)
+        true = true[:, None] if true.ndim == 1 else true
         self._strands = true.shape[1]
         self._measured = ~np.isnan(true)
         strand = np.broadcast_to(np.arange(self._strands, dtype=np.int32), true.shape)
@@ -102,9 +103,9 @@ class Resampler:
             what = "regions" if over == "regions" or regions == fewest else "conditions"
             self.reason = f"an interval needs at least {FEWEST} {what}, and there are {fewest}"
             return
-        self._center = float(self._true.mean())
+        self._center = float(self._true.mean(dtype=np.float64))
         self._dense = len(self._true) > _DENSE * regions * conditions * self._strands**2
-        self._ranks = _centred_ranks(self._true)
+        self._ranks = double_ranks(self._true)
 
     def scores(self, y_pred: np.ndarray) -> dict[str, np.ndarray]:
         """The scores of every resample, by name, each [resamples] with NaN where undefined.
@@ -123,7 +124,7 @@ class Resampler:
         if self.reason is not None:
             raise ValueError(self.reason)
         pred = pred[self._measured]
-        rank = _centred_ranks(pred)
+        rank = double_ranks(pred)
         totals = [_Totals(*weights) for weights in self._weights()]
         for groups, rows in self._blocks():
             sums = self._sums(pred, rank, groups, rows)
@@ -144,7 +145,7 @@ class Resampler:
         if self.reason is not None:
             raise ValueError(self.reason)
         pred = np.reshape(y_pred, (-1, *self._measured.shape))[:, self._measured] - self._center
-        t = self._true - self._center
+        t = self._true.astype(np.float64) - self._center
         blocks = []
         for of_region, of_condition in self._weights():
             drawn = of_region[self._region] * of_condition[self._condition]  # [rows,k]
@@ -176,8 +177,8 @@ class Resampler:
             sums = sparse.coo_matrix((values, at), shape=shape).tocsr()
             return sums.toarray() if self._dense else sums
 
-        t, p = self._true[rows] - self._center, pred[rows] - self._center
-        u, v = self._ranks[rows], rank[rows]
+        t, p = self._true[rows].astype(np.float64) - self._center, pred[rows] - self._center
+        u, v = (each[rows] / 2 - (len(each) + 1) / 2 for each in (self._ranks, rank))
         values = {"n": np.ones_like(t), "t": t, "tt": t * t, "u": u, "uu": u * u}
         values |= {"p": p, "pp": p * p, "tp": t * p, "dd": (t - p) ** 2, "d": np.abs(t - p)}
         values |= {"v": v, "vv": v**2, "uv": u * v}
@@ -246,13 +247,6 @@ def _renumbered(codes: np.ndarray) -> tuple[int, np.ndarray]:
     used = np.bincount(codes) > 0
     number = np.cumsum(used, dtype=np.int32) - 1
     return int(np.count_nonzero(used)), number[codes]
-
-
-def _centred_ranks(values: np.ndarray) -> np.ndarray:
-    """Ranks less their mean, ties sharing their mean rank."""
-    centred = ranks(values)
-    centred -= centred.mean()
-    return centred
 
 
 def _pooled(s: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -87,9 +87,9 @@ def grouped_pearson(
     """
     true, pred, code, groups = _grouped(y_true, y_pred, group, num_groups)
     count = np.bincount(code, minlength=groups)
-    true_dev, true_square = _centred(true, code, count)
-    pred_dev, pred_square = _centred(pred, code, count)
-    product = np.bincount(code, weights=true_dev * pred_dev, minlength=groups)
+    true, true_square = _centred(true, code, count)
+    pred, pred_square = _centred(pred, code, count)
+    product = np.bincount(code, weights=true * pred, minlength=groups)
     result = np.full(groups, np.nan)
     defined = (count >= max(min_count, 2)) & (true_square > 0) & (pred_square > 0)
     scale = np.sqrt(true_square[defined]) * np.sqrt(pred_square[defined])
@@ -175,20 +175,22 @@ def as_columns(y: np.ndarray) -> np.ndarray:
     return values[:, None] if values.ndim == 1 else values
 
 
-def ranks(values: np.ndarray) -> np.ndarray:
-    """The rank of each of some finite values [n], from 1 on, ties sharing their mean rank.
+def double_ranks(values: np.ndarray) -> np.ndarray:
+    """Twice the rank of each of some finite values [n], from 1 on, ties sharing their mean rank.
 
-    As `scipy.stats.rankdata`, in about half of its memory.
+    Twice, since these are whole numbers: they take a fifth of the memory of
+    `scipy.stats.rankdata`, with which they agree.
     """
     order = np.argsort(values)
     in_order = values[order]
-    as_before = in_order[1:] == in_order[:-1]
+    as_before = np.concatenate([[False], in_order[1:] == in_order[:-1], [False]])
     del in_order
-    rank = np.arange(1.0, len(values) + 1)
-    edges = np.diff(np.concatenate([[False], as_before, [False]]).astype(np.int8))
+    whole = np.int32 if len(values) < 2**30 else np.int64
+    rank = np.arange(2, 2 * len(values) + 2, 2, dtype=whole)
+    edges = np.diff(as_before.astype(np.int8))
     first, last = np.flatnonzero(edges == 1), np.flatnonzero(edges == -1)
-    tied = np.concatenate([as_before, [False]]) | np.concatenate([[False], as_before])
-    rank[tied[: len(rank)]] = np.repeat((first + last) / 2 + 1, last - first + 1)
+    tied = (as_before[1:] | as_before[:-1])[: len(rank)]
+    rank[tied] = np.repeat((first + last + 2).astype(whole), last - first + 1)
     out = np.empty_like(rank)
     out[order] = rank
     return out
@@ -248,6 +250,8 @@ def _per_strand(group: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     code = np.asarray(group)
     if len(shape) < 2:
         return code
+    if shape[1] == 1:
+        return code[:, None]
     strands = shape[1]
     apart = code[:, None] * strands + np.arange(strands)
     return np.where(code[:, None] < 0, -1, apart)
@@ -335,7 +339,7 @@ def _pearson(true: np.ndarray, pred: np.ndarray) -> float:
 
 def _spearman(true: np.ndarray, pred: np.ndarray) -> float:
     """The Pearson correlation of the ranks, ties sharing their mean rank."""
-    return _pearson(ranks(true), ranks(pred))
+    return _pearson(double_ranks(true) / 2, double_ranks(pred) / 2)
 
 
 def _concordance(true: np.ndarray, pred: np.ndarray) -> float:

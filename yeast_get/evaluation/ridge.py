@@ -104,8 +104,7 @@ class Ridge:
         """
         out = np.broadcast_to(self.global_mean, (len(at), len(self.global_mean))).copy()
         ones = _with_one(features)
-        known = np.flatnonzero(at >= 0)
-        order = known[np.argsort(at[known], kind="stable")]
+        order = np.argsort(at, kind="stable")[np.count_nonzero(at < 0) :]
         bounds = np.flatnonzero(np.diff(at[order], prepend=-1, append=-2))
         for low, high in zip(bounds[:-1], bounds[1:], strict=True):
             rows = order[low:high]

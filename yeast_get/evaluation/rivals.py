@@ -92,35 +92,24 @@ class Rivals:
         def in_input_units(y: np.ndarray | str) -> np.ndarray | str:
             return y if isinstance(y, str) else schema.to_input_units(y)
 
-        yield from self._means(data, wanted, condition_key)
+        rows = data.region_index[wanted], data.sample_index[wanted]
+        for name, y in self.means.predict(data.region_hash, condition_key, rows):
+            yield name, self.means.undefined_reason(name) if y is None else y
+            y = None  # not held while others are made
         target = schema.to_model(data.target)
-        rows = data.region_index, data.sample_index
-        cells = low_rank.predict(*rows, target, train & data.measured, wanted)
+        cells = low_rank.predict(
+            data.region_index, data.sample_index, target, train & data.measured, wanted
+        )
         del target
         yield low_rank.NAME, in_input_units(cells)
         if self.ridge is None:
             yield from dict.fromkeys(ridge.NAMES, "was not fitted for this model").items()
         else:
             table = _table(data, schema, wanted, condition_key, self.usual)
-            for name, y in self.ridge.predict(table):
-                yield name, in_input_units(y)
+            for name, line in self.ridge.predict(table):
+                yield name, in_input_units(line)
         if self.boosted is not None:
             yield boosting.NAME, in_input_units(self.boosted.predict(data, schema, wanted))
-
-    def _means(
-        self, data: ExpressionData, wanted: np.ndarray, condition_key: np.ndarray
-    ) -> Iterator[tuple[str, np.ndarray | str]]:
-        """What the means say; see `predict`."""
-        region, condition = (
-            tuple(each[index] for each in baselines.find(known, keys))
-            for known, keys, index in (
-                (self.means.region_keys, data.region_hash, data.region_index[wanted]),
-                (self.means.condition_keys, condition_key, data.sample_index[wanted]),
-            )
-        )
-        for name in baselines.NAMES:
-            y = self.means.says(name, region, condition)
-            yield name, self.means.undefined_reason(name) if y is None else y
 
     def to_dict(self) -> dict[str, Any]:
         """Tensors and plain Python, for the checkpoint."""

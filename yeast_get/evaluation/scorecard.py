@@ -110,6 +110,7 @@ def _baselines(
         pearson = (scores[each]["overall"] or {}).get("pearson")
         if pearson is not None and pearson > highest:
             best, name, highest = y, each, pearson
+        y = ""  # not held while the next is made
     return scores, None if best is None else _everywhere(name, best, wanted)
 
 

@@ -33,7 +33,12 @@ class Finetune(Stage):
         window, seed = settings.data.regions_per_window, settings.experiment.seed
         home = home_of(settings, self.device)
         self.train_set = YeastDataset(data, schema, window, home, settings.augmentation, seed)
-        self.val_set = YeastDataset(data, schema, window, self.device)
+        shared = home == self.device
+        self.val_set = (
+            self.train_set.without_noise()
+            if shared
+            else YeastDataset(data, schema, window, self.device)
+        )
 
     def no_correlation(self) -> str | None:
         """Why the validation targets allow no correlation."""

@@ -44,8 +44,16 @@ def kept(region, condition):
     return ~(pooled_codes(region)[1] | pooled_codes(condition)[1])
 
 
+def say(baselines, *keys):
+    return dict(baselines.predict(*keys))
+
+
 def predict(baselines, region, condition):
-    return baselines.predict(REGION_KEYS[region], CONDITION_KEYS[condition])
+    said = say(baselines, REGION_KEYS[region], CONDITION_KEYS[condition])
+    by_rows = say(baselines, REGION_KEYS, CONDITION_KEYS, (region, condition))
+    for name, values in said.items():
+        np.testing.assert_array_equal(by_rows[name], values)
+    return said
 
 
 def fit_codes(y, region, condition):
@@ -67,7 +75,7 @@ def test_additive_converges_on_a_chain_of_regions_and_conditions(length):
     place = np.arange(length)
     region, condition = np.append(place, place[:-1]), np.append(place, place[1:])
     y = np.random.default_rng(0).normal(size=2 * length - 1)
-    said = fit(y, region, condition).predict(region, condition)
+    said = say(fit(y, region, condition), region, condition)
     rows = kept(region, condition)
     np.testing.assert_allclose(said["additive"][rows], y[rows], atol=1e-6)  # as many effects
 
@@ -77,8 +85,8 @@ def test_additive_effects_are_zero_on_average():
     baselines = fit_codes(y, region, condition)
     known = predict(baselines, region, condition)["additive"]
     nowhere = np.full(len(y), UNKNOWN)
-    by_region = baselines.predict(REGION_KEYS[region], nowhere)["additive"]
-    by_condition = baselines.predict(nowhere, CONDITION_KEYS[condition])["additive"]
+    by_region = say(baselines, REGION_KEYS[region], nowhere)["additive"]
+    by_condition = say(baselines, nowhere, CONDITION_KEYS[condition])["additive"]
     assert by_region.mean() == pytest.approx(y.mean())
     assert by_condition.mean() == pytest.approx(y.mean())
     np.testing.assert_allclose(by_region + by_condition - y.mean(), known)
@@ -93,7 +101,7 @@ def test_one_condition_alone_has_no_effect():
 
 def test_constant_targets_and_blocks_that_share_no_row():
     pairs = np.repeat(np.arange(6), 2)
-    said = fit(np.full(12, 0.1), pairs, pairs).predict(pairs, pairs)
+    said = say(fit(np.full(12, 0.1), pairs, pairs), pairs, pairs)
     for name in NAMES:
         np.testing.assert_allclose(said[name], 0.1)
     y = np.array([1.0, 2, 3, 4, 50, 60, 70, 90])
@@ -129,7 +137,7 @@ def test_what_rests_on_one_value_is_not_kept(strands):
     for stored in (baselines.region_means, baselines.condition_means):
         assert not np.isin(stored, y).any()
     alone = fit(np.arange(4.0), np.arange(4), np.zeros(4, int))
-    assert alone.predict(np.arange(4), np.ones(4, int))["region mean"] is None
+    assert say(alone, np.arange(4), np.ones(4, int))["region mean"] is None
 
 
 def test_a_row_without_a_measured_value_changes_nothing():
@@ -155,8 +163,8 @@ def test_unknown_rows_fall_back_row_by_row():
     y, region, condition = unbalanced()
     baselines = fit_codes(y, region, condition)
     keys = REGION_KEYS[region], CONDITION_KEYS[condition]
-    full = baselines.predict(*keys)
-    said = baselines.predict(np.append(keys[0][1:], UNKNOWN), np.append(UNKNOWN, keys[1][1:]))
+    full = say(baselines, *keys)
+    said = say(baselines, np.append(keys[0][1:], UNKNOWN), np.append(UNKNOWN, keys[1][1:]))
     assert said["region mean"][-1] == pytest.approx(y.mean())
     assert said["condition mean"][0] == pytest.approx(y.mean())
     np.testing.assert_array_equal(said["region mean"][:-1], full["region mean"][1:])
@@ -173,7 +181,8 @@ def test_a_baseline_that_knows_no_row_is_undefined():
         (False, False): {"global mean"},
     }
     for (known_region, known_condition), names in defined.items():
-        said = baselines.predict(
+        said = say(
+            baselines,
             REGION_KEYS[region] if known_region else nowhere,
             CONDITION_KEYS[condition] if known_condition else nowhere,
         )
@@ -185,17 +194,17 @@ def test_a_baseline_that_knows_no_row_is_undefined():
 
 def test_no_measured_training_value_leaves_every_baseline_undefined():
     baselines = fit(np.full(3, np.nan), np.arange(3), np.arange(3))
-    assert baselines.predict(np.arange(3), np.arange(3)) == dict.fromkeys(NAMES)
+    assert say(baselines, np.arange(3), np.arange(3)) == dict.fromkeys(NAMES)
     assert baselines.undefined_reason("additive") == "no training row has a measured value"
     half = fit(np.array([[1.0, np.nan]] * 3), np.arange(3), np.arange(3))
-    assert half.predict(np.arange(3), np.arange(3)) == dict.fromkeys(NAMES)
+    assert say(half, np.arange(3), np.arange(3)) == dict.fromkeys(NAMES)
     assert "one of the targets" in half.undefined_reason("global mean")
-    assert fit(np.array([]), [], []).predict(np.array([1]), np.array([1]))["additive"] is None
+    assert say(fit(np.array([]), [], []), np.array([1]), np.array([1]))["additive"] is None
 
 
 def test_no_rows_to_predict():
     y, region, condition = unbalanced()
-    said = fit_codes(y, region, condition).predict(np.array([], int), np.array([], int))
+    said = say(fit_codes(y, region, condition), np.array([], int), np.array([], int))
     assert said["global mean"].shape == (0,)
     assert said["additive"] is None
 
@@ -213,7 +222,7 @@ def test_lengths_and_infinite_values_are_refused():
     with pytest.raises(ValueError, match="infinite"):
         fit(np.array([1.0, np.inf]), np.arange(2), np.arange(2))
     with pytest.raises(ValueError, match="2 region keys, 3 condition keys"):
-        fit(np.ones(2), np.arange(2), np.arange(2)).predict(np.arange(2), np.arange(3))
+        say(fit(np.ones(2), np.arange(2), np.arange(2)), np.arange(2), np.arange(3))
 
 
 @pytest.mark.parametrize("strands", [None, 2])
@@ -237,7 +246,7 @@ def test_a_large_table_is_quick():
     y = rng.normal(size=6000)[region] + rng.normal(size=157)[condition] + rng.normal(size=n)
     keys = rng.integers(0, 2**62, 6000)[region], rng.integers(0, 2**62, 157)[condition]
     start = time.process_time()
-    fit(y, *keys).predict(*keys)
+    say(fit(y, *keys), *keys)
     assert time.process_time() - start < 4
 
 
