@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from yeast_get.errors import CheckpointError, Problem
-from yeast_get.model.checkpoint_file import find_setting, open_checkpoint
+from yeast_get.model.checkpoint_file import find_setting, is_whole, open_checkpoint
 from yeast_get.model.get_backbone import LAYER_NORM_EPS, GETRegionFinetune
 
 GET_PARTS = ("cls_token", "region_embed", "encoder", "head_exp", "mask_token", "head_mask")
@@ -336,15 +336,8 @@ def _state_dict(values: Any) -> dict[str, Tensor]:
 
 
 def _is_weight(value: Any) -> bool:
-    """Whether a value is a plain tensor of numbers, as large in the file as it claims to be."""
-    if not isinstance(value, Tensor) or value.layout != torch.strided:
-        return False
-    claimed = value.numel() * value.element_size()
-    return (
-        value.device.type == "cpu"
-        and value.is_floating_point()
-        and claimed <= value.untyped_storage().nbytes()
-    )
+    """Whether a value is a whole tensor of numbers."""
+    return is_whole(value) and bool(value.is_floating_point())
 
 
 def _is_ours(key: str) -> bool:

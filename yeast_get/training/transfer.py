@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -288,8 +288,15 @@ def _say_what_is_idle(model: nn.Module, modules: list[str], config: LoraConfig) 
 
 
 def put_adapters(model: nn.Module, record: Mapping[str, Any], settings: Settings) -> None:
-    """Put adapters where a checkpoint records them, for its weights to be loaded into."""
+    """Put adapters where a checkpoint records them, for its weights to be loaded into.
+
+    Raises:
+        ValueError: Where the model has no such maps.
+    """
     if record:
+        named = dict(model.named_modules())
+        if not all(isinstance(named.get(path), nn.Linear) for path in record["modules"]):
+            raise ValueError("adapters of maps that the model does not have")
         lora.inject(
             model,
             "|".join(map(re.escape, record["modules"])),
@@ -311,7 +318,11 @@ def digest(tensors: Mapping[str, Tensor]) -> str:
 
 
 def base_tensors(
-    record: Mapping[str, Any], columns: list[int], settings: Settings, path: str | Path, model: Any
+    record: Mapping[str, Any],
+    columns: list[int],
+    settings: Settings,
+    path: str | Path,
+    make: Callable[[], nn.Module],
 ) -> dict[str, Tensor]:
     """The frozen tensors of an adapter, from the file that it was trained from.
 
@@ -320,18 +331,23 @@ def base_tensors(
         columns: `LoadReport.columns` of its training.
         settings: Of its training.
         path: The base.
-        model: A model of the adapter's size, whose GET part is overwritten.
+        make: Makes a model of the adapter's size; called where the base is of that size.
 
     Raises:
         CheckpointError: Where the file is not the one that the adapter was trained from.
     """
     config = settings.finetune  # whether to trust a file is never taken from another file
     weights = read_get(path, num_heads=config.num_heads, lora_scale=config.lora_scale)
+    size = settings.model.transformer
     fits = max(columns, default=-1) < (weights.num_features or 0)
+    fits &= (size.embed_dim, size.num_layers) == (weights.embed_dim, weights.num_layers)
+    fits &= settings.model.encoder.mlp_ratio == weights.mlp_ratio
+    found = {}
     if fits:
+        model = make()
         adopt(model, weights, columns or None)
-    state = model.state_dict()
-    found = {name: state[name].clone() for name in record["base"] if name in state}
+        state = model.state_dict()
+        found = {name: state[name].clone() for name in record["base"] if name in state}
     if not fits or digest(found) != record["base_sha256"]:
         what = "is not the base that the adapter was trained from"
         fix = f"give {record['base_file']} (the SHA-256 of its tensors is another)"
