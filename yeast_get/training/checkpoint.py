@@ -50,6 +50,18 @@ _SINCE: dict[int, dict[str, Any]] = {
 """What files of an earlier layout than each do not hold."""
 
 
+def _current(values: dict[str, Any], layout: int) -> dict[str, Any]:
+    """The content of a file of an earlier layout as a file of this one holds it."""
+    for later in range(layout + 1, FORMAT + 1):
+        values = values | _SINCE[later]
+    settings = values.get("settings")
+    data = settings.get("data") if isinstance(settings, dict) else None
+    if isinstance(data, dict) and "max_skipped" in data:  # a number of rows, before it was a share
+        data = {name: value for name, value in data.items() if name != "max_skipped"}
+        values = values | {"settings": {**values["settings"], "data": data}}
+    return values
+
+
 @dataclass
 class _Adapters:
     """What `Checkpoint.lora` holds."""
@@ -137,9 +149,7 @@ class Checkpoint:
         layout = values.get("format") if isinstance(values, dict) else None
         software = values.get("software") if isinstance(values, dict) else None
         if isinstance(layout, int) and 0 < layout < FORMAT:
-            for later in range(layout + 1, FORMAT + 1):
-                values = values | _SINCE[later]
-            layout = FORMAT
+            values, layout = _current(values, layout), FORMAT
         if not isinstance(layout, int) or not isinstance(software, str):
             what = "is not a checkpoint that train_yeast wrote"
             fix = (
