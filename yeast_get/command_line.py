@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from yeast_get.errors import Problem, RunError, UserError
+from yeast_get.errors import Problem, RunError, UserError, printable
 
 if TYPE_CHECKING:
     import torch
@@ -118,7 +118,7 @@ def run_command(work: Callable[[], None], debug: bool) -> None:
         if debug:
             raise
         for line in error.lines():
-            click.echo(line, err=True)
+            click.echo(printable(line), err=True)
         sys.exit(2)
     except KeyboardInterrupt:
         click.echo("stopped by Ctrl-C; files that were written are whole", err=True)
@@ -130,6 +130,15 @@ def _end_by_signal(number: int, frame: Any) -> None:
     sys.exit(128 + number)
 
 
+class _Plain(logging.Formatter):
+    """A record on one line that a terminal does not obey: ids may hold anything."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        """As logging does."""
+        record.message = printable(record.message)
+        return super().formatMessage(record)
+
+
 def start_logging(debug: bool) -> None:
     """Log to the screen, and keep the records for the file that `log_to_file` names."""
     root = logging.getLogger("yeast_get")
@@ -139,7 +148,7 @@ def start_logging(debug: bool) -> None:
     root.setLevel(logging.DEBUG if debug else logging.INFO)
     root.propagate = False
     screen = logging.StreamHandler(sys.stdout)
-    screen.setFormatter(logging.Formatter("%(message)s"))
+    screen.setFormatter(_Plain("%(message)s"))
     root.addHandler(screen)
     root.addHandler(MemoryHandler(capacity=sys.maxsize, flushLevel=sys.maxsize))
     warnings.filterwarnings("ignore", message="The PyTorch API of nested tensors")
@@ -149,7 +158,7 @@ def log_to_file(path: Path) -> None:
     """Append what was logged so far to a file of the run, with times, and all that follows."""
     root = logging.getLogger("yeast_get")
     file = logging.FileHandler(path, encoding="utf-8")
-    file.setFormatter(logging.Formatter("%(asctime)s  %(levelname)-7s %(message)s"))
+    file.setFormatter(_Plain("%(asctime)s  %(levelname)-7s %(message)s"))
     for handler in list(root.handlers):
         if isinstance(handler, MemoryHandler):
             handler.setTarget(file)

@@ -902,6 +902,8 @@ def _field_contradictions(conditions: ConditionsConfig) -> Iterator[tuple[str, s
         dotted = f"conditions.extra.{name}"
         if name in ConditionsConfig.model_fields:
             yield (dotted, "is a standard field", f"write it as conditions.{name}")
+        if not name[:1].isalnum() and name[:1] != "_":
+            yield (dotted, "does not begin with a letter or digit", "give it another name")
         if (extra.kind == "dose") != (extra.drug is not None):
             yield (
                 f"{dotted}.drug",

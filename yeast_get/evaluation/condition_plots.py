@@ -15,6 +15,7 @@ from yeast_get.evaluation.canvas import (
     ORANGE,
     new_figure,
     part_name,
+    read_columns,
     say,
     shorten,
     write_figure,
@@ -52,7 +53,8 @@ def plot_conditions(metrics_by_condition_csv: str | Path, png: str | Path, part:
     Raises:
         ValueError: If the file lacks a column.
     """
-    table = pd.read_csv(metrics_by_condition_csv, dtype={"pearson": float})
+    names = list(pd.read_csv(metrics_by_condition_csv, nrows=0).columns)
+    table = read_columns(metrics_by_condition_csv, names, dtype={"pearson": float})
     table = table if part == "all" else table[table["split"] == part]
     table = table[table["pearson"].notna()].sort_values("pearson", kind="stable")
     figure = new_figure()
@@ -98,7 +100,7 @@ def plot_residuals_by_condition(predictions_csv: str | Path, png: str | Path, pa
     fields = header[header.index("split") + 1 : first]
     residuals = [name for name in header if name.split("_")[0] == "residual"]
     types: dict[str, str] = dict.fromkeys(["split", *fields], "category")
-    table = pd.read_csv(predictions_csv, usecols=["split", *fields, *residuals], dtype=types)
+    table = read_columns(predictions_csv, ["split", *fields, *residuals], dtype=types)
     table = table if part == "all" else table[table["split"] == part]
     condition = _codes(table[fields])
     values = table[residuals].to_numpy(dtype=np.float64)

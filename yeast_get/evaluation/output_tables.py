@@ -14,6 +14,7 @@ from yeast_get.data.expression_data import ExpressionData
 from yeast_get.data.seen_regions import NOT_SEEN
 from yeast_get.data.splits import NEW, PART_NAMES, UNUSED
 from yeast_get.data.yeast_dataset import EpochSampler, YeastDataset, batches
+from yeast_get.evaluation.canvas import as_cell
 from yeast_get.evaluation.condition_words import condition_labels
 from yeast_get.evaluation.evaluation import Evaluation, Predictions
 from yeast_get.evaluation.inference import evaluating
@@ -167,7 +168,16 @@ def _repeated(values: np.ndarray, index: np.ndarray) -> pd.Categorical:
 
 
 def write_csv(frame: pd.DataFrame, path: Path) -> None:
-    """Write a table atomically, numbers to nine digits; compressed where its name ends in .gz."""
+    """Write a table atomically, numbers to nine digits; compressed where its name ends in .gz.
+
+    No text in it is a formula, see `canvas.as_cell`.
+    """
+    frame = frame.rename(columns=as_cell)
+    for at, kind in enumerate(frame.dtypes):
+        if isinstance(kind, pd.CategoricalDtype):
+            frame.isetitem(at, frame.iloc[:, at].cat.rename_categories(as_cell))
+        elif not pd.api.types.is_numeric_dtype(kind):
+            frame.isetitem(at, frame.iloc[:, at].map(as_cell))
     with atomic(path) as temporary:
         if path.suffix != ".gz":
             frame.to_csv(temporary, index=False, float_format="%.9g")

@@ -45,6 +45,7 @@ from yeast_get.training.transfer import (
     Pretrained,
     adapt,
     freeze,
+    fresh,
     load_into,
     log_trainable,
     log_what_was_seen,
@@ -106,9 +107,8 @@ def prepare(settings: Settings, device: torch.device, last: Path | None = None) 
     schema = FeatureSchema.fit(data, part == TRAIN, settings, inherited)
     for line in schema.unseen(data):
         log.warning("warning: %s", line)
-    window = settings.data.regions_per_window
-    WindowPlan(data, window)  # refuses regions that have no place
-    model = YeastModel(settings.model, schema.sizes(), max_regions=window)
+    WindowPlan(data, settings.data.regions_per_window)  # refuses regions that have no place
+    model = fresh(YeastModel, settings, schema)
     load_report = begin(model, pretrained, schema, settings)
     record: dict[str, Any] = {}
     if pretrained is not None and load_report is not None:
@@ -134,7 +134,7 @@ def prepare(settings: Settings, device: torch.device, last: Path | None = None) 
 
     def another(seed: int) -> YeastModel:
         torch.manual_seed(seed)
-        member = YeastModel(settings.model, schema.sizes(), max_regions=window)
+        member = fresh(YeastModel, settings, schema)
         if pretrained is not None:
             adapt(member, load(member, pretrained, schema, settings), settings)
         return member.to(device)

@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from yeast_get.config import FinetuneConfig, LoraConfig, Settings
+from yeast_get.batch import InputSizes
+from yeast_get.config import FinetuneConfig, LoraConfig, ModelConfig, Settings
 from yeast_get.data.expression_data import ExpressionData
 from yeast_get.data.features import FeatureSchema
 from yeast_get.data.splits import TRAIN, VAL, TrainedRows
@@ -29,6 +31,34 @@ from yeast_get.model.pretrained import GetWeights, LoadReport, adopt, load_get, 
 from yeast_get.model.yeast_model import YeastTransformer
 
 log = logging.getLogger(__name__)
+
+
+Model = TypeVar("Model", bound=YeastTransformer)
+
+
+def fresh(
+    kind: Callable[[ModelConfig, InputSizes, int], Model], settings: Settings, schema: FeatureSchema
+) -> Model:
+    """A freshly initialised model of the settings' size.
+
+    Raises:
+        ConfigError: Where its weights alone are more than the memory of this machine.
+    """
+
+    def make() -> Model:
+        window = settings.data.regions_per_window
+        return kind(settings.model, schema.sizes(), window)
+
+    with torch.device("meta"):
+        needed = sum(each.numel() * each.element_size() for each in make().parameters())
+    if hasattr(os, "sysconf"):  # not on Windows
+        there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        if needed > there:
+            what = f"model: its weights take {needed / 2**30:,.0f} GiB, and this machine has "
+            what += f"{there / 2**30:,.0f} GiB of memory"
+            fix = "lower model.transformer.embed_dim, num_layers, or a hidden_dim"
+            raise ConfigError(Problem(what, fix))
+    return make()
 
 
 # ------------------------------------------------------------------------------------- loading
