@@ -9,8 +9,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 import evaluate_yeast
+import train_yeast
+from tests.conftest import SMALL, options
 from yeast_get.config import load_settings
 from yeast_get.data.expression_data import load_expression_data
 from yeast_get.errors import Problem, printable
@@ -88,8 +91,8 @@ def hostile(root, tmp_path):
     table = pd.read_csv(folder / "table.csv").astype({"medium": object, "drug": object})
     table["gene_id"] = [f"=GENE{i % 60}{SCRIPT}" for i in range(len(table))]
     table["region_id"] = table["region_id"].replace(
-        {"chrI_1_501": f"=1+1{SCRIPT}", "chrI_1001_1501": "../../../../tmp/x", "chrI_2001_2501": IMAGE,
-         "chrI_3001_3501": "-10_promoter", "chrI_4001_4501": "\x1b[31mred", "chrI_5001_5501": "a\x07b"}
+        {"chrI_1_501": f"=1+1{SCRIPT}", "chrI_1001_1501": "../../../../x", "chrI_2001_2501": IMAGE,
+         "chrI_3001_3501": "-10_promoter", "chrI_4001_4501": "\x1b[31m", "chrI_5001_5501": "a\x07"}
     )  # fmt: skip
     table["sample_id"] = table["sample_id"].replace({"a1": f"@a1{SCRIPT}", "b1": "../../b1"})
     table.loc[table["sample_id"] == "c1", "drug"] = f"=drug{IMAGE}"
@@ -102,9 +105,9 @@ def hostile(root, tmp_path):
 def test_an_evaluation_of_hostile_texts(hostile, tmp_path, capsys):
     model, path = hostile
     (tmp_path / "in").mkdir()
-    before = {each for each in tmp_path.rglob("*")}
+    before = set(tmp_path.rglob("*"))
     out = tmp_path / "in" / "out"
-    sweep = ("--sweep", "temperature=25:37:lin:3", "--regions", "-10_promoter,../../../../tmp/x")
+    sweep = ("--sweep", "temperature=25:37:lin:3", "--regions", "-10_promoter,../../../../x")
     knockout = ("--knockout", "motif_a", "--interpret", "--set", "report.formats=[png, pdf]")
     arguments = ["--model", model, "--data", path, "--output", out, "--device", "cpu"]
     arguments += [*sweep, *knockout, "--set", f'data.description_columns=["=more{SCRIPT}"]']
@@ -128,17 +131,43 @@ def test_an_evaluation_of_hostile_texts(hostile, tmp_path, capsys):
             for cell in {column[0], *column[1]}:
                 assert as_cell(as_text(cell)) == cell, (each, cell)
     found = set(pd.read_csv(out / "sweep.csv")["region_id"])
-    assert found == {"'-10_promoter", "../../../../tmp/x"}
+    assert found == {"'-10_promoter", "../../../../x"}
 
 
-@pytest.mark.parametrize("name", ["../../out", "/tmp/out", "a\0b", SCRIPT, "=1"])
-def test_no_setting_names_an_output(root, tmp_path, monkeypatch, name):
-    """The only texts of a YAML or checkpoint that become paths are those of files to read."""
-    names = {
-        each for each in (root / "yeast_get" / "run_dir.py").read_text().split() if "{" in each
-    }
-    assert names == {'path.with_name(f".{path.name}.{os.getpid()}.tmp")', 'f"epoch_{epoch:04d}.pth"',
-                     'path.with_suffix(f".{each}")'} & names  # fmt: skip
+def made_within(folder, command, *arguments):
+    """Run a command that writes to a folder two levels down; nothing else may appear."""
+    out = folder / "deep" / "out"
+    out.parent.mkdir()
+    before = set(folder.rglob("*"))
+    given = ["--output", str(out), "--device", "cpu", *map(str, arguments)]
+    command.main(given, standalone_mode=False)
+    made = set(folder.rglob("*")) - before
+    assert all(out in each.parents or each == out for each in made)
+    tags = {tag for tag, _ in Tags((out / "report.html").read_text("utf-8")).found}
+    assert "script" not in tags
+    assert len(made) > 8
+
+
+def test_no_text_of_a_checkpoint_says_where_anything_is_written(root, tmp_path):
+    folder = root / "tests" / "fixtures" / "checkpoints"
+    values = torch.load(folder / "layout3_adapter.pth", weights_only=True)
+    away = f"../../away{SCRIPT}"
+    values["settings"]["experiment"]["name"] = away
+    values["settings"]["data"] |= {"path": away, "sheet": away, "feature_names": away}
+    values["settings"]["finetune"] |= {"checkpoint": away, "feature_names": away}
+    values["lora"]["base_file"] = values["load_report"]["file"] = away
+    values["load_report"] |= {"layout": away, "notes": [away], "region_embed": away}
+    values["software"] = away
+    torch.save(values, tmp_path / "a.pth")
+    base = ("--base", folder / "layout3_base.pth", "--data", folder / "table.csv")
+    made_within(tmp_path, evaluate_yeast, "--model", tmp_path / "a.pth", *base)
+
+
+def test_no_text_of_a_yaml_says_where_anything_is_written(root, tmp_path):
+    data = root / "tests" / "fixtures" / "checkpoints" / "table.csv"
+    name = f"experiment.name='../../away{SCRIPT}'"
+    short = [*SMALL, name, "training.max_epochs=0", "training.warmup_epochs=0"]
+    made_within(tmp_path, train_yeast, "--data", data, *options(short))
 
 
 def test_a_target_at_1e30_is_found_with_its_row(root, tmp_path):
