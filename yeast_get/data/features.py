@@ -663,8 +663,10 @@ def _fit_target(
     count = np.maximum((~np.isnan(y)).sum(axis=0), 1)
     mean = np.nansum(y, axis=0) / count
     sd = np.sqrt(np.nansum((y - mean) ** 2, axis=0) / count)
-    if (sd <= 1e-9 * np.abs(mean)).any():
-        what = "all training targets are the same number"
+    same = sd <= 1e-9 * np.abs(mean)
+    if same.any():
+        names = ", ".join(n for n, each in zip(data.target_names, same, strict=True) if each)
+        what = f"all training targets are the same number ({names})"
         raise DataError(Problem(what, "there is nothing to learn from them", file=data.source))
     if rates:
         return [0.0] * len(mean), [1.0] * len(mean)
