@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from yeast_get import __version__
-from yeast_get.config import Settings, write_settings
+from yeast_get.config import Settings, settings_from_dict, write_settings
 from yeast_get.data.data_report import describe, describe_findings, problem_table
 from yeast_get.data.expression_data import ExpressionData, load_expression_data
 from yeast_get.data.features import FeatureSchema
@@ -356,6 +356,11 @@ def resumable(path: Path, checkpoint: Checkpoint) -> dict[str, Any]:
         RunError: Naming the first difference.
     """
     last = Checkpoint.load(path)
+    with last.reading("the settings of the run"):
+        settings_from_dict(last.settings, str(path))
+    if not last.resume:
+        what = "holds a model, and no training to go on with"
+        raise RunError(Problem(what, "give the folder as the run left it", file=str(path)))
     if last.data_fingerprint != checkpoint.data_fingerprint:
         what = "was trained on other data than --data now holds"
         raise RunError(Problem(what, "resume with the same table", file=str(path)))

@@ -105,6 +105,12 @@ def read_pretrained(config: FinetuneConfig) -> Pretrained | None:
     if config.trust_checkpoint:
         log.warning("warning: finetune.trust_checkpoint: whatever code %s holds was run",
                     config.checkpoint)  # fmt: skip
+    try:
+        if weights.trained_rows:
+            TrainedRows.from_dict(weights.trained_rows)
+    except ValueError as error:
+        what = f"holds what no checkpoint holds ({error})"
+        raise CheckpointError(Problem(what, "do not use it", file=weights.file)) from None
     names = list(weights.features.get("names", []))
     if config.feature_names is not None:
         names = _names_in(Path(config.feature_names), weights)
