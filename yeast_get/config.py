@@ -262,7 +262,7 @@ class LoraConfig(Section):
     """`lora`: adapters on what was loaded from `finetune.checkpoint`, which stays frozen."""
 
     enabled: bool = False
-    rank: Width = 8
+    rank: Annotated[int, Field(ge=1, le=4096)] = 8
     alpha: AboveZero = 16.0
     dropout: Share = 0.0
     rslora: bool = False
