@@ -27,7 +27,7 @@ from yeast_get.distributed import (
     local_world_size,
     telling_of_lost_ranks,
 )
-from yeast_get.errors import Problem, RunError, Stopped, UserError
+from yeast_get.errors import Problem, RunError, Stopped, UserError, printable
 from yeast_get.run_dir import RunDir, writing
 
 if TYPE_CHECKING:
@@ -155,7 +155,7 @@ def _end_by_signal(number: int, frame: Any) -> None:
 
 def _say(*lines: str) -> None:
     for line in lines if local_rank() == 0 else ():
-        click.echo(line, err=True)
+        click.echo(printable(line), err=True)
 
 
 def run_folder(
@@ -185,6 +185,15 @@ def run_folder(
     return run
 
 
+class _Plain(logging.Formatter):
+    """A record on one line that a terminal does not obey: ids may hold anything."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        """As logging does."""
+        record.message = printable(record.message)
+        return super().formatMessage(record)
+
+
 def start_logging(debug: bool) -> None:
     """Log to the screen, and keep the records for the file that `log_to_file` names."""
     end_logging()
@@ -193,7 +202,7 @@ def start_logging(debug: bool) -> None:
     log.propagate = False
     screen = _Screen(sys.stdout)
     screen.name = "the screen"
-    screen.setFormatter(logging.Formatter("%(message)s"))
+    screen.setFormatter(_Plain("%(message)s"))
     log.addHandler(screen)
     log.addHandler(MemoryHandler(capacity=sys.maxsize, flushLevel=sys.maxsize))
     warnings.filterwarnings("ignore", message="The PyTorch API of nested tensors")
@@ -236,7 +245,7 @@ def log_to_file(path: Path) -> None:
     with writing(path):
         file = _File(path, encoding="utf-8")
     file.name = str(path)
-    file.setFormatter(logging.Formatter("%(asctime)s  %(levelname)-7s %(message)s"))
+    file.setFormatter(_Plain("%(asctime)s  %(levelname)-7s %(message)s"))
     log.addHandler(file)
     for handler in list(log.handlers):
         if isinstance(handler, MemoryHandler):

@@ -24,20 +24,23 @@ from pydantic import (
     model_validator,
 )
 
-from yeast_get.errors import ConfigError, Problem, did_you_mean
+from yeast_get.errors import MOST_LINES, ConfigError, Problem, did_you_mean
 
-Positive = Annotated[int, Field(ge=1)]
-NonNegative = Annotated[int, Field(ge=0)]
+Positive = Annotated[int, Field(ge=1, le=10**9)]
+NonNegative = Annotated[int, Field(ge=0, le=10**9)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+Width = Annotated[int, Field(ge=1, le=2**16)]
+Few = Annotated[int, Field(ge=1, le=1000)]
 Share = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
-Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-AboveZero = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Number = Annotated[float, Field(allow_inf_nan=False)]
+Amount = Annotated[float, Field(ge=0, le=1e30, allow_inf_nan=False)]
+AboveZero = Annotated[float, Field(gt=0, le=1e30, allow_inf_nan=False)]
+Number = Annotated[float, Field(ge=-1e30, le=1e30, allow_inf_nan=False)]
 Name = Annotated[str, BeforeValidator(lambda v: f"{v:.6g}" if _is_number(v) else v)]
 Range = Annotated[list[Number], Field(min_length=2, max_length=2)]
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e30
 
 
 class Section(BaseModel):
@@ -63,7 +66,7 @@ class ExperimentConfig(Section):
     """`experiment`: what the run is called, and the seed of everything random but the split."""
 
     name: str = "yeast"
-    seed: NonNegative = 0
+    seed: Seed = 0
 
 
 class DataConfig(Section):
@@ -78,7 +81,7 @@ class DataConfig(Section):
     target_columns: Annotated[list[str], Field(max_length=2)] = []
     target_transform: Literal["none", "log1p", "log2p1", "log10p1"] = "none"
     motif_scale: Literal["none", "max", "standard"] = "standard"
-    regions_per_window: Positive = 1
+    regions_per_window: Annotated[int, Field(ge=1, le=100_000)] = 1
     on_bad_row: Literal["error", "skip"] = "error"
     max_skipped: Share = 0.05
     decimal: Literal["auto", ".", ","] = "auto"
@@ -137,7 +140,7 @@ class SplitConfig(Section):
     fractions: Annotated[list[Amount], Field(min_length=3, max_length=3)] = [0.7, 0.15, 0.15]
     test: list[Name] = []
     val: list[Name] = []
-    seed: NonNegative = 0
+    seed: Seed = 0
 
 
 class AugmentationConfig(Section):
@@ -152,14 +155,14 @@ class AugmentationConfig(Section):
 class FeatureEncodersConfig(Section):
     """`model.feature_encoders`: one small encoder per condition field."""
 
-    embed_dim: Positive = 16
+    embed_dim: Width = 16
 
 
 class FusionConfig(Section):
     """`model.fusion`: how the conditions meet the regions."""
 
     kind: Literal["concat", "film", "tokens"] = "film"
-    hidden_dim: Positive = 128
+    hidden_dim: Width = 128
 
 
 class RegionEmbedConfig(Section):
@@ -171,7 +174,7 @@ class RegionEmbedConfig(Section):
 class EncoderConfig(Section):
     """`model.encoder`: the numerics of GET's blocks."""
 
-    mlp_ratio: AboveZero = 4.0
+    mlp_ratio: Annotated[float, Field(gt=0, le=100, allow_inf_nan=False)] = 4.0
     drop_rate: Share = 0.0
     attn_drop_rate: Share = 0.0
     drop_path_rate: Share = 0.1
@@ -181,9 +184,9 @@ class EncoderConfig(Section):
 class TransformerConfig(Section):
     """`model.transformer`: the size of the encoder."""
 
-    num_layers: Positive = 3
-    num_heads: Positive = 4
-    embed_dim: Positive = 128
+    num_layers: Few = 3
+    num_heads: Few = 4
+    embed_dim: Width = 128
     positional_encoding: Literal["none", "sinusoidal", "learned"] = "none"
 
 
@@ -199,7 +202,7 @@ class HeadConfig(Section):
     """`model.head`: from a region's encoding to its expression."""
 
     kind: Literal["mlp", "get"] = "mlp"
-    hidden_dim: Positive = 128
+    hidden_dim: Width = 128
     dropout: Share = 0.1
 
 
@@ -234,8 +237,8 @@ class TrainingConfig(Section):
     validate_every_n_epochs: Positive = 1
     save_every_n_epochs: NonNegative = 0
     checkpoint_every_n_steps: NonNegative = 0
-    num_workers: NonNegative = 0
-    ensemble: Positive = 1
+    num_workers: Annotated[int, Field(ge=0, le=1024)] = 0
+    ensemble: Few = 1
     shuffle_targets: bool = False
     deterministic: bool = False
 
@@ -259,7 +262,7 @@ class LoraConfig(Section):
     """`lora`: adapters on what was loaded from `finetune.checkpoint`, which stays frozen."""
 
     enabled: bool = False
-    rank: Positive = 8
+    rank: Annotated[int, Field(ge=1, le=4096)] = 8
     alpha: AboveZero = 16.0
     dropout: Share = 0.0
     rslora: bool = False
@@ -272,7 +275,7 @@ class FinetuneConfig(Section):
     """`finetune`: the pretrained GET checkpoint to start from."""
 
     checkpoint: str | None = None
-    num_heads: Positive | None = None
+    num_heads: Few | None = None
     feature_names: str | None = None
     lora_scale: AboveZero | Literal["auto"] | None = "auto"
     strict: bool = True
@@ -296,7 +299,7 @@ class TaskConfig(Section):
     test_mode: Literal["normal", "predict", "interpret"] = "normal"
     interpret: bool = False
     importance_rows: Positive = 4000
-    importance_repeats: Positive = 3
+    importance_repeats: Few = 3
     save_predictions: bool = True
     save_embeddings: bool = False
 
@@ -342,8 +345,27 @@ class Settings(Section):
 Key = tuple[str, ...]
 
 
+LONGEST_FILE = 1 << 20
+"""Bytes of a YAML."""
+
+DEEPEST_KEY = 10
+"""Parts of a dotted key; settings have five."""
+
+
 class _Loader(yaml.SafeLoader):
-    """YAML 1.2's idea of a scalar: `1e-3` is a number, `no` and `010` are what they look like."""
+    """YAML 1.2's idea of a scalar: `1e-3` is a number, `no` and `010` are what they look like.
+
+    Aliases are refused: ten of them, each a list of ten of the one before, fill any memory.
+    """
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        """Compose the next node, where it is no alias."""
+        if self.check_event(yaml.AliasEvent):
+            event = self.peek_event()
+            what = f"*{event.anchor} is an alias, which is not read here: write out its value"
+            raise yaml.composer.ComposerError(None, None, what, event.start_mark)
+        node: yaml.Node | None = super().compose_node(parent, index)
+        return node
 
 
 _Loader.yaml_implicit_resolvers = {}
@@ -391,7 +413,8 @@ class _Source:
                 self.places[key[: i + 1]] = (file, line)
             block = block[part]
         block[key[-1]] = value
-        self.places = {k: v for k, v in self.places.items() if k[: len(key)] != key}
+        if key in self.places:
+            self.places = {k: v for k, v in self.places.items() if k[: len(key)] != key}
         self.places[key] = (file, line)
 
     def place(self, key: Sequence[Any]) -> dict[str, Any]:
@@ -539,15 +562,36 @@ def _leaves(values: Any, key: Key = ()) -> Iterator[Key]:
 def _read_file(source: _Source, path: Path, prefix: Key) -> None:
     file = str(path)
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        with path.open("rb") as handle:
+            held = handle.read(LONGEST_FILE + 1)
+        text = held.decode("utf-8-sig")
     except FileNotFoundError:
         raise ConfigError(Problem("there is no such file", "check the path", file=file)) from None
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:  # of text in no UTF-8, or of a path with a NUL
         raise ConfigError(
             Problem(f"cannot be read as text: {error}", "save it as UTF-8", file=file)
         ) from None
+    if len(held) > LONGEST_FILE:
+        what = f"is longer than {LONGEST_FILE >> 20} MiB, and holds no settings"
+        raise ConfigError(Problem(what, "give a YAML as those in config/", file=file))
+    node = _compose(text, file)
+    if node is None:
+        return
+    if not isinstance(node, yaml.MappingNode):
+        raise ConfigError(
+            Problem("does not hold sections", "write `section:` and its keys below", file=file)
+        )
+    _put_node(source, node, file, prefix)
+
+
+def _compose(text: str, file: str) -> yaml.Node | None:
+    """The nodes of a YAML text, none of which is met twice.
+
+    Raises:
+        ConfigError: With the line, where it is no YAML.
+    """
     try:
-        node = yaml.compose(text, Loader=_Loader)
+        return yaml.compose(text, Loader=_Loader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         raise ConfigError(
@@ -560,20 +604,20 @@ def _read_file(source: _Source, path: Path, prefix: Key) -> None:
         ) from None
     except yaml.YAMLError as error:
         raise ConfigError(Problem(f"is not valid YAML: {error}", file=file)) from None
-    if node is None:
-        return
-    if not isinstance(node, yaml.MappingNode):
-        raise ConfigError(
-            Problem("does not hold sections", "write `section:` and its keys below", file=file)
-        )
-    _put_node(source, node, file, prefix)
+    except RecursionError:
+        what = "nests deeper than any setting"
+        raise ConfigError(Problem(what, "check its brackets", file=file)) from None
 
 
 def _put_node(source: _Source, node: yaml.MappingNode, file: str, prefix: Key) -> None:
     """Walk a composed mapping, refusing duplicate keys, and put every leaf with its line."""
     seen: dict[str, int] = {}
     for key_node, value_node in node.value:
-        name, line = str(key_node.value), key_node.start_mark.line + 1
+        line = key_node.start_mark.line + 1
+        if not isinstance(key_node, yaml.ScalarNode) or len(prefix) >= DEEPEST_KEY:
+            what = "holds a key that is no word, or deeper than any key of ours"
+            raise ConfigError(Problem(what, "write `name: value`", file=file, line=line))
+        name = str(key_node.value)
         key = (*prefix, name)
         if name in seen:
             raise ConfigError(
@@ -598,7 +642,7 @@ def _construct(node: yaml.Node, file: str, line: int | None = None) -> Any:
     loader = _Loader("")
     try:
         return loader.construct_object(node, deep=True)
-    except (yaml.YAMLError, ValueError):  # a tag such as !python, or an absurdly long number
+    except (yaml.YAMLError, ValueError, RecursionError):  # !python, or an absurdly long number
         what = f"{str(node.value)[:40]!r} is not a plain value"
         raise ConfigError(Problem(what, "write a text, number or list", file, line=line)) from None
     finally:
@@ -626,12 +670,12 @@ def _put_given(source: _Source, overrides: Sequence[str], named: Mapping[str, An
 def _put_override(source: _Source, text: str) -> None:
     dotted, equals, raw = text.partition("=")
     file = f"--set {text}"
-    if not equals or not dotted.strip():
+    if not equals or not dotted.strip() or dotted.count(".") >= DEEPEST_KEY:
         raise ConfigError(Problem("is not section.key=value", "write it so", file=file))
     key = tuple(dotted.strip().split("."))
     try:
-        node = yaml.compose(raw, Loader=_Loader)
-    except yaml.YAMLError:
+        node = _compose(raw, file)
+    except ConfigError:
         raise ConfigError(Problem(f"{raw!r} is not valid YAML", "quote it", file=file)) from None
     if key == ("model",) and isinstance(node, yaml.ScalarNode):
         source.put(key, node.value, file, None)
@@ -648,11 +692,18 @@ def _put_override(source: _Source, text: str) -> None:
 
 
 def _validate(source: _Source) -> Settings:
+    for key in _leaves(source.values):
+        texts = [*key, _value_at(source.values, key)]
+        if any(not c.isprintable() and c != "\t" for each in _texts(texts) for c in each):
+            what = f"{'.'.join(key)} holds a character that is no letter, digit or sign"
+            raise ConfigError(Problem(what, "write it anew", **source.place(key)))
     try:
         settings = Settings.model_validate(source.values)
     except ValidationError as error:
-        problems = {str(p): p for p in (_problem(source, item) for item in error.errors())}
-        raise ConfigError(list(problems.values())) from None
+        items = error.errors()
+        shown = [_problem(source, item) for item in items[: 2 * MOST_LINES]]
+        counted = [Problem(item["msg"]) for item in items[2 * MOST_LINES :]]
+        raise ConfigError([*{str(p): p for p in shown}.values(), *counted]) from None
     problems_between = [
         Problem(f"{dotted}: {what}", fix, **source.place(dotted.split(".")))
         for dotted, what, fix in _contradictions(settings)
@@ -660,6 +711,15 @@ def _validate(source: _Source) -> Settings:
     if problems_between:
         raise ConfigError(problems_between)
     return settings
+
+
+def _texts(values: Any) -> Iterator[str]:
+    """The texts in a list of a list."""
+    for each in values:
+        if isinstance(each, str):
+            yield each
+        elif isinstance(each, list):
+            yield from _texts(each)
 
 
 def _problem(source: _Source, item: Any) -> Problem:
@@ -842,6 +902,8 @@ def _field_contradictions(conditions: ConditionsConfig) -> Iterator[tuple[str, s
         dotted = f"conditions.extra.{name}"
         if name in ConditionsConfig.model_fields:
             yield (dotted, "is a standard field", f"write it as conditions.{name}")
+        if not name[:1].isalnum() and name[:1] != "_":
+            yield (dotted, "does not begin with a letter or digit", "give it another name")
         if (extra.kind == "dose") != (extra.drug is not None):
             yield (
                 f"{dotted}.drug",

@@ -15,6 +15,9 @@ from typing import Any
 MOST_LINES = 20
 """How many problems are printed one by one before the rest is only counted."""
 
+LONGEST_TEXT = 1000
+"""Characters of a line about a problem; what a file holds may be longer."""
+
 
 @dataclass(frozen=True)
 class Problem:
@@ -52,7 +55,10 @@ class Problem:
         ]
         said = f"{self.what}; {self.fix}" if self.fix else self.what
         text = f"{', '.join(place)}: {said}" if place else said
-        return " ".join(text.split())
+        text = printable(" ".join(text.split()))
+        if len(text) <= LONGEST_TEXT:
+            return text
+        return f"{text[: LONGEST_TEXT // 2]} ... {text[-LONGEST_TEXT // 4 :]}"
 
 
 class UserError(Exception):
@@ -115,6 +121,13 @@ class Stopped(Exception):
 
 class WriteError(RunError):
     """A file or folder that the system did not let us write."""
+
+
+def printable(text: str) -> str:
+    """A text that a terminal shows and does not obey: control characters are written out."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def nearest(name: str, choices: Iterable[str]) -> str | None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-SHARED = {"config", "errors", "batch", "run_dir", "distributed", "yeast_get"}
+SHARED = {"config", "errors", "batch", "run_dir", "stored", "distributed", "yeast_get"}
 MAY_IMPORT = {
     "data": {"data"},
     "model": {"model"},
@@ -21,6 +21,7 @@ MAY_IMPORT = {
     "errors": set(),
     "batch": set(),
     "run_dir": set(),
+    "stored": set(),
     "distributed": set(),
 }
 HEAVY = ("torch", "pandas", "numpy", "matplotlib", "pydantic", "scipy", "sklearn", "yaml")

@@ -168,7 +168,7 @@ def test_a_key_given_twice_in_an_override_is_refused(refused):
     [
         ("training:\n  loss: [mse\n\n", "c.yaml, line 4: is not valid YAML: "),
         ("\tdata: 1", "c.yaml, line 1: is not valid YAML: found character"),
-        ("data: *x", "line 1: is not valid YAML: found undefined alias"),
+        ("data: *x", "line 1: is not valid YAML: *x is an alias, which is not read here"),
         ("- a\n- b", "c.yaml: does not hold sections; write `section:`"),
         ("just a text", "c.yaml: does not hold sections"),
         ("data: {}\n---\ndata: {}", "is not valid YAML"),

@@ -12,13 +12,15 @@ import numpy as np
 
 from yeast_get.config import DataConfig
 from yeast_get.data.conditions import NO_DRUG, cell_text, fold, known_spellings
-from yeast_get.data.findings import counted
+from yeast_get.data.findings import Finding, counted
 
 if TYPE_CHECKING:
     from yeast_get.data.expression_data import ExpressionData
 
 OUTLIER_SD = 50
 """A value this many SD from the median is warned about."""
+TARGET_OUTLIER_SD = 1000
+"""Likewise of targets, which have long tails where they are counts."""
 _LOG_SPACE_MOST = 30
 """Above this, a target is no logarithm."""
 _MOST_WORDS = 500
@@ -41,6 +43,7 @@ def check_data(data: ExpressionData, config: DataConfig) -> None:
     _drug_as_carbon(data)
     if data.measured.any():
         _target_range(data, config)
+        _target_outliers(data)
 
 
 # ------------------------------------------------------------------------------------- features
@@ -91,7 +94,9 @@ def _outliers(data: ExpressionData) -> None:
         data.findings.warn("outlier", what, "is it right?")
 
 
-def outliers(values: np.ndarray, names: list[str]) -> dict[str, np.ndarray]:
+def outliers(
+    values: np.ndarray, names: list[str], beyond: float = OUTLIER_SD
+) -> dict[str, np.ndarray]:
     """Rows that lie far from the others, by column, for the columns that have any.
 
     The SD is that of all but the three largest and the three smallest values (of few values, all
@@ -100,6 +105,7 @@ def outliers(values: np.ndarray, names: list[str]) -> dict[str, np.ndarray]:
     Args:
         values: [rows, columns], NaN = missing.
         names: Of the columns.
+        beyond: How many SD from the median are far.
     """
     out: dict[str, np.ndarray] = {}
     for j, name in enumerate(names):
@@ -111,7 +117,7 @@ def outliers(values: np.ndarray, names: list[str]) -> dict[str, np.ndarray]:
         core = known[trim : len(known) - trim]
         if core.std() == 0:
             continue
-        far = np.abs(np.nan_to_num(column - np.median(known))) > OUTLIER_SD * core.std()
+        far = np.abs(np.nan_to_num(column - np.median(known))) > beyond * core.std()
         if far.any():
             out[name] = np.flatnonzero(far)
     return out
@@ -199,6 +205,19 @@ def _target_range(data: ExpressionData, config: DataConfig) -> None:
         what = f"targets run from {low:g} to {high:g}, as logarithms do, and "
         what += f"data.target_transform: {transform} takes the logarithm once more"
         data.findings.warn("target range", what, "set it to none if they are logarithms already")
+
+
+def _target_outliers(data: ExpressionData) -> None:
+    """A target far from all others moves the mean and the SD that all are trained by."""
+    names = data.target_names
+    for name, at in outliers(data.target, names, TARGET_OUTLIER_SD).items():
+        values = data.target[at, names.index(name)]
+        what = f"target {{value}} lies more than {TARGET_OUTLIER_SD} SD from the others"
+        rows, cells = data.row[at], [f"{value:g}" for value in values]
+        data.findings.add(
+            Finding("warning", "outlier", what, "is it right?", data.source,
+                    column=name, rows=rows, values=cells)
+        )  # fmt: skip
 
 
 def _are_counts(target: np.ndarray) -> bool:

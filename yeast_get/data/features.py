@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -20,6 +20,7 @@ from yeast_get.data.conditions import DEFAULT_C0, NO_DRUG, NORMALIZED, fold
 from yeast_get.data.expression_data import ExpressionData
 from yeast_get.data.findings import counted
 from yeast_get.errors import DataError, Problem, nearest
+from yeast_get.stored import Sizes, build
 
 _Function = Callable[[np.ndarray], np.ndarray]
 _TRANSFORMS: dict[str, tuple[_Function, _Function]] = {
@@ -34,6 +35,28 @@ ACCESSIBILITY = "accessibility"
 
 PRESENT = " (present)"
 """After the name of a column: its presence column."""
+
+
+@dataclass
+class _Number:
+    """An entry of `FeatureSchema.numbers`."""
+
+    name: str
+    kind: Literal["number", "time"]
+    mean: float
+    sd: float
+    min: float
+    max: float
+
+
+@dataclass
+class _Accessibility:
+    """`FeatureSchema.accessibility`."""
+
+    center: float
+    offset: float
+    scale: float
+    presence: float
 
 
 @dataclass
@@ -79,20 +102,20 @@ class FeatureSchema:
 
     motif_names: list[str]
     region_feature_names: list[str]
-    center: list[float]
-    offset: list[float]
-    scale: list[float]
-    with_presence: list[int]
+    center: Annotated[list[float], Sizes("F")]
+    offset: Annotated[list[float], Sizes("F")]
+    scale: Annotated[list[float], Sizes("F", odd="inf")]
+    with_presence: Annotated[list[int], Sizes("W", below="F")]
     accessibility: dict[str, float] | None
     numbers: list[dict[str, Any]]
     categories: dict[str, list[str]]
     drugs: dict[str, str | None]
     drug_vocabulary: list[str]
     c0: dict[str, dict[str, float]]
-    target_names: list[str]
+    target_names: Annotated[list[str], Sizes("T")]
     target_transform: str
-    target_mean: list[float]
-    target_sd: list[float]
+    target_mean: Annotated[list[float], Sizes("T")]
+    target_sd: Annotated[list[float], Sizes("T")]
     known_regions: list[int] = field(default_factory=list)
     constant: list[str] = field(default_factory=list)
     doses: dict[str, dict[str, list[float]]] = field(default_factory=dict)
@@ -473,8 +496,35 @@ class FeatureSchema:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> FeatureSchema:
-        """Back from plain Python."""
-        return cls(**values)
+        """Back from plain Python.
+
+        Raises:
+            ValueError: Where a part holds what it cannot, or is missing.
+        """
+        schema = build(cls, values)
+        schema._check()
+        return schema
+
+    def _check(self) -> None:
+        """Refuse what no table teaches."""
+        numbers = [build(_Number, each) for each in self.numbers]
+        finite = [each for n in numbers for each in (n.mean, n.min, n.max)]
+        if self.accessibility is not None:
+            fitted = build(_Accessibility, self.accessibility)
+            finite += [fitted.center, fitted.offset, fitted.presence]
+        if not np.isfinite(finite).all():
+            raise ValueError("a mean is not finite")
+        if len(self.center) != len(self.motif_names) + len(self.region_feature_names):
+            raise ValueError(f"{len(self.center)} scales for other numbers of names")
+        scales = [*self.scale, *self.target_sd, *(each["sd"] for each in self.numbers)]
+        scales += [] if self.accessibility is None else [self.accessibility["scale"]]
+        scales += [c0 for by_drug in self.c0.values() for c0 in by_drug.values()]
+        if not all(scale > 0 for scale in scales):
+            raise ValueError("a scale is not above zero")
+        if self.target_transform not in _TRANSFORMS:
+            raise ValueError(f"there is no target_transform {self.target_transform}")
+        if any(len(ends) != 2 for by_drug in self.doses.values() for ends in by_drug.values()):
+            raise ValueError("doses: a range has two ends")
 
 
 @dataclass
@@ -616,8 +666,10 @@ def _fit_target(
     count = np.maximum((~np.isnan(y)).sum(axis=0), 1)
     mean = np.nansum(y, axis=0) / count
     sd = np.sqrt(np.nansum((y - mean) ** 2, axis=0) / count)
-    if (sd <= 1e-9 * np.abs(mean)).any():
-        what = "all training targets are the same number"
+    same = sd <= 1e-9 * np.abs(mean)
+    if same.any():
+        names = ", ".join(n for n, each in zip(data.target_names, same, strict=True) if each)
+        what = f"all training targets are the same number ({names})"
         raise DataError(Problem(what, "there is nothing to learn from them", file=data.source))
     if rates:
         return [0.0] * len(mean), [1.0] * len(mean)

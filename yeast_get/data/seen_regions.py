@@ -11,10 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
+
+from yeast_get.stored import Sizes, build
 
 FAR = 0.99
 """Share of the training regions that are not far."""
@@ -37,8 +39,8 @@ class SeenRegions:
         limit: Squared distance from which on a region is far.
     """
 
-    center: np.ndarray
-    precision: np.ndarray
+    center: Annotated[np.ndarray, Sizes("M")]
+    precision: Annotated[np.ndarray, Sizes("M,M")]
     limit: float
 
     @classmethod
@@ -71,11 +73,12 @@ class SeenRegions:
 
     @classmethod
     def from_dict(cls, stored: Mapping[str, Any]) -> SeenRegions | None:
-        """What `to_dict` stored; None of nothing."""
-        if not stored:
-            return None
-        center, precision = (stored[name].numpy() for name in ("center", "precision"))
-        return cls(center, precision, stored["limit"])
+        """What `to_dict` stored; None of nothing.
+
+        Raises:
+            ValueError: Where a part holds what it cannot, or is missing.
+        """
+        return build(cls, stored) if stored else None
 
 
 def _fit(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from scipy.sparse import coo_matrix
@@ -20,11 +20,15 @@ from yeast_get.config import SplitConfig
 from yeast_get.data.expression_data import ExpressionData
 from yeast_get.data.findings import counted
 from yeast_get.errors import DataError, Problem
+from yeast_get.stored import Sizes, build
 
 PARTS = ("train", "val", "test", "unused")
 TRAIN, VAL, TEST, UNUSED, NEW = 0, 1, 2, 3, 4
 PART_NAMES = (*PARTS, "new")
 """Names by code. `new` are rows of another table that the training table did not hold."""
+
+MOST_CELLS = 4_000_000_000
+"""Regions times samples of a table that a checkpoint may speak of: a byte each."""
 
 
 def make_split(data: ExpressionData, config: SplitConfig) -> np.ndarray:
@@ -258,12 +262,12 @@ class TrainedRows:
         cell: [N] int64, region * S + sample of each row; None where the rows are the full grid.
     """
 
-    region_hash: np.ndarray
-    sample_hash: np.ndarray
-    field_names: list[str]
-    field_hash: np.ndarray
-    part: np.ndarray
-    cell: np.ndarray | None
+    region_hash: Annotated[np.ndarray, Sizes("P", "i")]
+    sample_hash: Annotated[np.ndarray, Sizes("S", "i")]
+    field_names: Annotated[list[str], Sizes("C")]
+    field_hash: Annotated[np.ndarray, Sizes("S,C", "i")]
+    part: Annotated[np.ndarray, Sizes("N", "u")]
+    cell: Annotated[np.ndarray, Sizes("N", "i")] | None
 
     @classmethod
     def of(cls, data: ExpressionData, part: np.ndarray) -> TrainedRows:
@@ -374,12 +378,19 @@ class TrainedRows:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TrainedRows:
-        """Back from the checkpoint."""
-        arrays: dict[str, Any] = {
-            name: value.numpy() if hasattr(value, "numpy") else value
-            for name, value in values.items()
-        }
-        return cls(**arrays)
+        """Back from the checkpoint.
+
+        Raises:
+            ValueError: Where a part holds what it cannot, or is missing.
+        """
+        rows = build(cls, values)
+        grid = len(rows.region_hash) * len(rows.sample_hash)
+        if not len(rows.part) or not 0 < grid <= MOST_CELLS or rows.part.max() > NEW:
+            raise ValueError(f"{len(rows.part)} rows of {grid} cells, or a part that is none")
+        cell = rows.cell
+        if len(rows.part) != grid if cell is None else not 0 <= cell.min() <= cell.max() < grid:
+            raise ValueError("rows of cells that are not there")
+        return rows
 
 
 def _positions(known: np.ndarray, wanted: np.ndarray) -> np.ndarray:

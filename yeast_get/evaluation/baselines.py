@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+
+from yeast_get.stored import Sizes, build
 
 NAMES = ("global mean", "region mean", "condition mean", "additive")
 """The baselines, in the order of every table that shows them."""
@@ -42,13 +44,13 @@ class Baselines:
         one_dimensional: Whether the targets were [n], so that predictions are too.
     """
 
-    global_mean: np.ndarray
-    region_keys: np.ndarray
-    region_means: np.ndarray
-    region_effects: np.ndarray
-    condition_keys: np.ndarray
-    condition_means: np.ndarray
-    condition_effects: np.ndarray
+    global_mean: Annotated[np.ndarray, Sizes("T", odd="nan")]
+    region_keys: Annotated[np.ndarray, Sizes("P", "i")]
+    region_means: Annotated[np.ndarray, Sizes("P,T", odd="nan")]
+    region_effects: Annotated[np.ndarray, Sizes("P,T")]
+    condition_keys: Annotated[np.ndarray, Sizes("S", "i")]
+    condition_means: Annotated[np.ndarray, Sizes("S,T", odd="nan")]
+    condition_effects: Annotated[np.ndarray, Sizes("S,T")]
     one_dimensional: bool
 
     def predict(
@@ -149,11 +151,9 @@ class Baselines:
 
         Raises:
             KeyError: If a part is missing.
+            ValueError: If it holds what it cannot.
         """
-        values = {field.name: stored[field.name] for field in fields(cls)}
-        one_dimensional = bool(values.pop("one_dimensional"))
-        arrays = {name: value.cpu().numpy().copy() for name, value in values.items()}
-        return cls(one_dimensional=one_dimensional, **arrays)
+        return build(cls, {field.name: stored[field.name] for field in fields(cls)})
 
     def _shape(self, values: np.ndarray) -> np.ndarray:
         return values[:, 0] if self.one_dimensional else values

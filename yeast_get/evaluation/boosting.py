@@ -15,12 +15,14 @@ import numpy as np
 from yeast_get.data.blocks import blocks
 from yeast_get.data.expression_data import ExpressionData
 from yeast_get.data.features import FeatureSchema
+from yeast_get.stored import check
 
 log = logging.getLogger(__name__)
 
 NAME = "LightGBM"
 
 ROUNDS = 400
+MOST_TREES, MOST_LEAVES = 100_000, 100_000
 MOST_VALUES = 400_000_000
 """Rows times columns above which it is not fitted."""
 
@@ -54,6 +56,16 @@ class Boosted:
     """Fitted trees, one model per target, in the unit of the targets they were fitted on."""
 
     models: list[str]
+
+    @classmethod
+    def from_list(cls, stored: Any) -> Boosted:
+        """The models of a checkpoint.
+
+        Raises:
+            ValueError: Where one is no model, which LightGBM itself does not survive.
+        """
+        check(list[str], stored, "boosted")
+        return cls([_checked(text) for text in stored])
 
     @classmethod
     def fit(
@@ -95,13 +107,81 @@ class Boosted:
         import lightgbm
 
         inputs, rows = _Inputs(data, schema), np.flatnonzero(wanted)
-        boosters = [lightgbm.Booster(model_str=text) for text in self.models]
+        try:
+            boosters = [lightgbm.Booster(model_str=text) for text in self.models]
+        except lightgbm.basic.LightGBMError as error:
+            return f"its trees cannot be read ({error})"
         said = np.empty((len(rows), len(boosters)))
         for some in blocks(len(rows), max(1, AT_ONCE // inputs.width)):
             features = inputs.of(rows[some])
             for t, booster in enumerate(boosters):
                 said[some, t] = booster.predict(features)
         return said
+
+
+def _checked(text: str) -> str:
+    """The head and the trees of a model, of which every branch leads to a leaf.
+
+    LightGBM trusts its files: a branch that leads out of the tree, or back to itself, ends or hangs
+    the process. The table of the trees' sizes is left out, since it is for reading by many threads,
+    which end the process where it is wrong.
+    """
+    head, *trees = text.partition("\nend of trees")[0].split("\nTree=")
+    lines = [line for line in head.split("\n") if not line.startswith("tree_sizes=")]
+    try:
+        features = int(_values("\n".join(lines))["max_feature_idx"]) + 1
+        sound = len(trees) <= MOST_TREES and all(
+            _is_sound(_values(tree), features) for tree in trees
+        )
+    except (KeyError, OverflowError, ValueError):
+        sound = False
+    if not sound:
+        raise ValueError("boosted: the trees of LightGBM are damaged")
+    return "\nTree=".join(["\n".join(lines), *trees]) + "\nend of trees\n"
+
+
+def _values(text: str) -> dict[str, str]:
+    pairs = [line.partition("=") for line in text.split("\n")]
+    if len({key for key, _, value in pairs if value}) < sum(bool(value) for *_, value in pairs):
+        raise ValueError("a key stands twice")
+    return {key: value for key, _, value in pairs}
+
+
+def _is_sound(tree: dict[str, str], features: int) -> bool:
+    """Whether the arrays of a tree fit each other; a branch leads to a later one or to a leaf."""
+
+    def numbers(key: str, count: int, kind: type) -> np.ndarray:
+        found: np.ndarray = np.array(tree.get(key, "").split(), dtype=kind)
+        if len(found) != count or not np.isfinite(found).all():
+            raise ValueError(key)
+        return found
+
+    leaves, categorical = int(tree["num_leaves"]), int(tree["num_cat"])
+    if not 0 < leaves <= MOST_LEAVES or int(tree.get("is_linear", 0)):
+        return False
+    numbers("leaf_value", leaves, float)
+    if leaves == 1:
+        return categorical == 0
+    at = np.arange(leaves - 1)
+    for key in ("left_child", "right_child"):
+        child = numbers(key, leaves - 1, np.int64)
+        if not np.where(child < 0, ~child < leaves, (child > at) & (child < leaves - 1)).all():
+            return False
+    feature = numbers("split_feature", leaves - 1, np.int64)
+    threshold = numbers("threshold", leaves - 1, float)
+    words = numbers("decision_type", leaves - 1, np.int64) % 2 == 1
+    if not ((feature >= 0) & (feature < features)).all() or not 0 <= categorical < leaves:
+        return False
+    if not categorical:
+        return not words.any()
+    ends = numbers("cat_boundaries", categorical + 1, np.int64)
+    numbers("cat_threshold", int(ends[-1]), np.int64)
+    chosen = threshold[words]
+    return bool(
+        ends[0] == 0
+        and (np.diff(ends) > 0).all()
+        and ((chosen >= 0) & (chosen < categorical)).all()
+    )
 
 
 class _Inputs:

@@ -6,13 +6,15 @@ Figures are objects of their own: pyplot and its global state stay untouched.
 from __future__ import annotations
 
 import logging
+import re
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from yeast_get.data.blocks import ROWS
 from yeast_get.run_dir import atomic
 
 if TYPE_CHECKING:
@@ -41,11 +43,51 @@ def shorten(name: str, longest: int = LONGEST_NAME) -> str:
     return f"{name[: longest - 1 - end]}…{name[-end:]}"
 
 
+_FORMULA, _NO_FORMULA = re.compile(r"'*[=+@\t\r-]"), re.compile(r"'+[=+@\t\r-]")
+
+
+def as_cell(text: Any) -> Any:
+    """A text as a CSV file holds it: behind an apostrophe where a spreadsheet would calculate it.
+
+    Numbers, and texts that are numbers, stay as they are.
+    """
+    if not isinstance(text, str) or not _FORMULA.match(text):
+        return text
+    try:
+        float(text)
+    except ValueError:
+        return f"'{text}"
+    return text
+
+
+def as_text(cell: Any) -> Any:
+    """The text that `as_cell` wrote."""
+    return cell[1:] if isinstance(cell, str) and _NO_FORMULA.match(cell) else cell
+
+
 def read_columns(path: str | Path, columns: list[str], **options: Any) -> pd.DataFrame:
-    """Some columns of a CSV file."""
+    """Some columns of one of our CSV files."""
     import pandas as pd
 
-    return pd.read_csv(path, usecols=columns, **options)
+    return _with_texts(pd.read_csv(path, usecols=columns, **options))
+
+
+def read_blocks(path: str | Path, columns: list[str], **options: Any) -> Iterator[pd.DataFrame]:
+    """The same, some rows at a time."""
+    import pandas as pd
+
+    return map(_with_texts, pd.read_csv(path, usecols=columns, chunksize=ROWS, **options))
+
+
+def _with_texts(table: pd.DataFrame) -> pd.DataFrame:
+    import pandas as pd
+
+    for name, kind in table.dtypes.items():
+        if isinstance(kind, pd.CategoricalDtype):
+            table[name] = table[name].cat.rename_categories(as_text)
+        elif not pd.api.types.is_numeric_dtype(kind):
+            table[name] = table[name].map(as_text)
+    return table
 
 
 def new_figure(dpi: int = DPI) -> Figure:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from yeast_get.data.blocks import ROWS
 from yeast_get.data.conditions import NO_DRUG
 from yeast_get.evaluation.canvas import (
     BLUE,
@@ -16,6 +15,8 @@ from yeast_get.evaluation.canvas import (
     ORANGE,
     new_figure,
     part_name,
+    read_blocks,
+    read_columns,
     say,
     shorten,
     write_figure,
@@ -53,7 +54,8 @@ def plot_conditions(metrics_by_condition_csv: str | Path, png: str | Path, part:
     Raises:
         ValueError: If the file lacks a column.
     """
-    table = pd.read_csv(metrics_by_condition_csv, dtype={"pearson": float})
+    names = list(pd.read_csv(metrics_by_condition_csv, nrows=0).columns)
+    table = read_columns(metrics_by_condition_csv, names, dtype={"pearson": float})
     table = table if part == "all" else table[table["split"] == part]
     table = table[table["pearson"].notna()].sort_values("pearson", kind="stable")
     figure = new_figure()
@@ -134,7 +136,7 @@ def _read_residuals(path: str | Path, part: str) -> tuple[pd.DataFrame, np.ndarr
     known: dict[tuple[str, ...], int] = {}
     named, groups, values = [], [np.zeros(0, dtype=np.int64)], [np.zeros(0)]
     columns = ["split", *fields, *residuals]
-    for table in pd.read_csv(path, usecols=columns, dtype=types, chunksize=ROWS):
+    for table in read_blocks(path, columns, dtype=types):
         here = table if part == "all" else table[table["split"] == part]
         codes = _codes(here[fields])
         firsts = here[fields].iloc[np.unique(codes, return_index=True)[1]].astype(object)

@@ -13,13 +13,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 
 from yeast_get.data.expression_data import ExpressionData
 from yeast_get.data.splits import TRAIN, VAL, region_groups
 from yeast_get.evaluation.metrics import as_columns
+from yeast_get.stored import Sizes, build
 
 LEVEL = 0.9
 """Nominal coverage of the intervals in `predictions.csv`."""
@@ -29,6 +30,10 @@ NEEDED = 9
 
 LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, LEVEL, 0.95)
 """Nominal coverages that a checkpoint has quantiles for, and that a calibration curve shows."""
+
+
+Over = Literal["regions", "conditions", "rows"]
+"""What counts as one."""
 
 
 @dataclass
@@ -43,10 +48,10 @@ class Calibration:
         groups: How many of them, per target.
     """
 
-    scale: list[float]
-    quantiles: list[list[float | None]]
-    over: str
-    groups: list[int]
+    scale: Annotated[list[float], Sizes("T")]
+    quantiles: Annotated[list[list[float | None]], Sizes("T")]
+    over: Over
+    groups: Annotated[list[int], Sizes("T")]
 
     @classmethod
     def fit(
@@ -55,7 +60,7 @@ class Calibration:
         y_pred: np.ndarray,
         spread: np.ndarray,
         group: np.ndarray,
-        over: str,
+        over: Over,
     ) -> Calibration:
         """Learn from validation rows.
 
@@ -107,11 +112,20 @@ class Calibration:
 
     @classmethod
     def from_dict(cls, stored: Mapping[str, Any]) -> Calibration | None:
-        """What `to_dict` stored; None of a checkpoint that was not calibrated."""
-        return cls(**stored) if stored else None
+        """What `to_dict` stored; None of a checkpoint that was not calibrated.
+
+        Raises:
+            ValueError: Where a part holds what it cannot, or is missing.
+        """
+        if not stored:
+            return None
+        calibration = build(cls, stored)
+        if any(len(each) != len(LEVELS) for each in calibration.quantiles):
+            raise ValueError(f"a target has other quantiles than those of {len(LEVELS)} levels")
+        return calibration
 
 
-def calibration_groups(data: ExpressionData, part: np.ndarray) -> tuple[np.ndarray, str]:
+def calibration_groups(data: ExpressionData, part: np.ndarray) -> tuple[np.ndarray, Over]:
     """What counts as one in the validation part: a region, a condition, or a row.
 
     Regions (alike or overlapping ones as one) where those of the validation part are new,
@@ -127,9 +141,10 @@ def calibration_groups(data: ExpressionData, part: np.ndarray) -> tuple[np.ndarr
     val, train = part == VAL, part == TRAIN
     region = region_groups(data)[data.region_index]
     condition = data.condition[data.sample_index]
+    kinds: list[tuple[np.ndarray, Over]] = [(region, "regions"), (condition, "conditions")]
     new = [
         (group[val], words)
-        for group, words in ((region, "regions"), (condition, "conditions"))
+        for group, words in kinds
         if np.isin(group[val], group[train]).mean() < 0.5
     ]
     if not new:

@@ -19,6 +19,7 @@ from yeast_get.data.expression_data import ExpressionData
 from yeast_get.data.seen_regions import NOT_SEEN
 from yeast_get.data.splits import NEW, PART_NAMES, UNUSED
 from yeast_get.data.yeast_dataset import EpochSampler, YeastDataset, batches
+from yeast_get.evaluation.canvas import as_cell
 from yeast_get.evaluation.condition_words import condition_labels
 from yeast_get.evaluation.evaluation import Evaluation, Predictions
 from yeast_get.evaluation.inference import evaluating
@@ -77,9 +78,9 @@ def _words(values: np.ndarray, index: np.ndarray) -> _Column:
 
 
 def _cell(word: str) -> str:
-    """A word as a CSV file has it, in quotes where it needs them."""
+    """A word as a CSV file has it: no formula (`canvas.as_cell`), in quotes where it needs them."""
     line = io.StringIO()
-    csv.writer(line, lineterminator="\n").writerow([word, ""])  # a blank alone has quotes
+    csv.writer(line, lineterminator="\n").writerow([as_cell(word), ""])  # a blank alone has quotes
     return line.getvalue()[:-2]
 
 
@@ -227,7 +228,16 @@ def write_data_report(described: dict[str, Any], problems: pd.DataFrame, run: Ru
 
 
 def write_csv(frame: pd.DataFrame, path: Path) -> None:
-    """Write a table atomically, numbers to nine digits; compressed where its name ends in .gz."""
+    """Write a table atomically, numbers to nine digits; compressed where its name ends in .gz.
+
+    No text in it is a formula, see `canvas.as_cell`.
+    """
+    frame = frame.rename(columns=as_cell)
+    for at, kind in enumerate(frame.dtypes):
+        if isinstance(kind, pd.CategoricalDtype):
+            frame.isetitem(at, frame.iloc[:, at].cat.rename_categories(as_cell))
+        elif not pd.api.types.is_numeric_dtype(kind):
+            frame.isetitem(at, frame.iloc[:, at].map(as_cell))
     with atomic(path) as file:
         # without name and time in its header, so that the bytes are always the same
         packed = GzipFile("", "wb", fileobj=file, mtime=0) if path.suffix == ".gz" else None

@@ -26,6 +26,7 @@ from yeast_get.evaluation.canvas import (
     new_figure,
     padded_limits,
     part_name,
+    read_blocks,
     read_columns,
     say,
     shorten,
@@ -272,7 +273,7 @@ def _read_predictions(
     wanted = [f"{column}{suffix}" for suffix in suffixes for column in columns]
     types = {} if part == "all" else {"split": "category"}
     kept = [np.zeros((0, len(columns)))]
-    for table in read_columns(path, [*wanted, *types], dtype=types, chunksize=ROWS):
+    for table in read_blocks(path, [*wanted, *types], dtype=types):
         here = table if part == "all" else table[(table["split"] == part).to_numpy()]
         values = here[wanted].to_numpy(dtype=np.float64).reshape(-1, len(columns))
         kept.append(values[np.isfinite(values).all(axis=1)])

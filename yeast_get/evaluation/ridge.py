@@ -11,12 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
 from yeast_get.data.blocks import blocks
 from yeast_get.evaluation.baselines import cell_means, find
+from yeast_get.stored import Sizes, build
 
 NAMES = ("ridge per condition", "ridge per region", "ridge bilinear")
 """The regressions, in the order of every table that shows them."""
@@ -53,14 +54,14 @@ class Ridge:
         bilinear: [M+1,K+1,T] float32, the last row and column those of a constant 1.
     """
 
-    global_mean: np.ndarray
-    region_scale: np.ndarray
-    condition_scale: np.ndarray
-    region_keys: np.ndarray
-    per_region: np.ndarray
-    condition_keys: np.ndarray
-    per_condition: np.ndarray
-    bilinear: np.ndarray
+    global_mean: Annotated[np.ndarray, Sizes("T")]
+    region_scale: Annotated[np.ndarray, Sizes("2,M", odd="inf")]
+    condition_scale: Annotated[np.ndarray, Sizes("2,K", odd="inf")]
+    region_keys: Annotated[np.ndarray, Sizes("P", "i")]
+    per_region: Annotated[np.ndarray, Sizes("P,K+1,T", odd="nan")]
+    condition_keys: Annotated[np.ndarray, Sizes("C", "i")]
+    per_condition: Annotated[np.ndarray, Sizes("C,M+1,T", odd="nan")]
+    bilinear: Annotated[np.ndarray, Sizes("M+1,K+1,T")]
 
     def predict(self, table: Table) -> Iterator[tuple[str, np.ndarray | str]]:
         """What each regression says of the rows of a table, [n,T]; or why it says nothing.
@@ -124,9 +125,13 @@ class Ridge:
         """What `to_dict` stored.
 
         Raises:
-            KeyError: If a part is missing.
+            ValueError: If a part is missing, or holds what it cannot.
         """
-        return cls(**{field.name: stored[field.name].cpu().numpy() for field in fields(cls)})
+        fitted = build(cls, stored)
+        for mean, scale in (fitted.region_scale, fitted.condition_scale):
+            if not (scale > 0).all() or not np.isfinite(mean).all():
+                raise ValueError("a scale is not above zero")
+        return fitted
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from yeast_get.data.conditions import NO_DRUG
 from yeast_get.data.expression_data import ExpressionData
 from yeast_get.data.features import FeatureSchema
 from yeast_get.evaluation import baselines, boosting, low_rank, ridge
+from yeast_get.stored import check
 
 NAMES = (*baselines.NAMES, low_rank.NAME, *ridge.NAMES)
 """All that are always there, in the order of every table that shows them."""
@@ -124,13 +125,36 @@ class Rivals:
 
         Raises:
             KeyError: If a part is missing.
+            ValueError: If it holds what it cannot.
         """
         fitted = stored.get("ridge")
         regressions = ridge.Ridge.from_dict(fitted) if fitted else None
         trees = stored.get("boosted")
-        boosted = boosting.Boosted(trees) if trees else None
+        boosted = boosting.Boosted.from_list(trees) if trees else None
         means = baselines.Baselines.from_dict(stored)
-        return cls(means, regressions, stored.get("usual", {}), boosted)
+        usual = stored.get("usual", {})
+        check(dict[str, str], usual, "usual")
+        return cls(means, regressions, usual, boosted)
+
+    def check_fits(self, schema: FeatureSchema) -> None:
+        """Refuse baselines of another table than the schema's.
+
+        Raises:
+            ValueError: Naming what is of another size.
+        """
+        sizes = schema.sizes()
+        regions = sizes.region_features + sizes.accessibility
+        conditions = 2 * len(sizes.numbers) + len(self.usual) + 2 * len(sizes.drugs)
+        found = {"targets": (len(self.means.global_mean), sizes.targets)}
+        if self.ridge is not None:
+            found["targets of ridge"] = (len(self.ridge.global_mean), sizes.targets)
+            found["region features"] = (self.ridge.region_scale.shape[1], regions)
+            found["condition features"] = (self.ridge.condition_scale.shape[1], conditions)
+        if self.boosted is not None:
+            found["targets of LightGBM"] = (len(self.boosted.models), sizes.targets)
+        for what, (here, wanted) in found.items():
+            if here != wanted:
+                raise ValueError(f"{here} {what}, where the model has {wanted}")
 
 
 def _groups(codes: np.ndarray, member: np.ndarray, default: np.ndarray) -> np.ndarray:

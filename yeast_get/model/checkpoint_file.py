@@ -48,6 +48,7 @@ HARMLESS_PACKAGES = {
 
 LONGEST_PICKLE = 64 << 20
 LONGEST_HASH = 100_000
+MOST_STEPS = 5_000_000
 """The part of a file that is no tensor is small and flat; a file beyond these is no checkpoint."""
 
 
@@ -61,6 +62,18 @@ class Dropped:
 
     def __setstate__(self, state: Any) -> None:
         self.state = state
+
+
+def is_whole(value: Any) -> bool:
+    """Whether a value is a plain tensor, as large in the file as it claims to be."""
+    if not isinstance(value, torch.Tensor) or value.layout != torch.strided:
+        return False
+    claimed = value.numel() * value.element_size()
+    return (
+        value.device.type == "cpu"
+        and not value.is_quantized
+        and claimed <= value.untyped_storage().nbytes()
+    )
 
 
 def find_setting(values: Any, name: str, kind: type) -> Any:
@@ -163,7 +176,7 @@ _OF_DAMAGED_ARCHIVES = (
 
 
 def _check_archive(file: Path) -> None:
-    """Refuse what is no archive of `torch.save`, and archives made to fill memory or time."""
+    """Refuse what is no archive of `torch.save`, is damaged, or was made to fill memory or time."""
     try:
         with zipfile.ZipFile(file) as archive:
             records = archive.infolist()
@@ -171,12 +184,18 @@ def _check_archive(file: Path) -> None:
             if len(pickles) != 1:
                 what = "is a zip archive, and not one that torch.save wrote"
                 raise _refused(file, what, "give a .pth or .ckpt file")
+            if len({each.filename for each in records}) < len(records):
+                raise _refused(file, "holds two records of one name", "do not use it")
             if any(each.compress_type != zipfile.ZIP_STORED for each in records):
                 what = "holds compressed records, which torch.save never writes"
                 raise _refused(file, what, "give the file as it was saved")
             if pickles[0].file_size > LONGEST_PICKLE:
                 what = f"holds {pickles[0].file_size >> 20} MiB beside its tensors"
                 raise _refused(file, what, "give a file with weights only")
+            wrong = archive.testzip()
+            if wrong is not None:
+                what = f"is damaged or cut off (the checksum of {wrong} is another)"
+                raise _refused(file, what, "copy it again")
             steps = _longest_hash(archive.read(pickles[0]))
     except _OF_DAMAGED_ARCHIVES as error:
         raise _damaged(file, error) from None
@@ -193,7 +212,9 @@ def _longest_hash(pickled: bytes) -> int:
     stack: list[int | None] = []
     memo: dict[int, int] = {}
     longest = 0
-    for code, argument, _ in pickletools.genops(pickled):
+    for count, (code, argument, _) in enumerate(pickletools.genops(pickled)):
+        if count > MOST_STEPS:
+            raise ValueError(f"more than {MOST_STEPS:,} values beside the tensors")
         if code.name == "MARK":
             stack.append(None)
         elif code.name in ("BINGET", "LONG_BINGET", "GET"):

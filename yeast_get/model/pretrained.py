@@ -16,14 +16,15 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from yeast_get.errors import CheckpointError, Problem
-from yeast_get.model.checkpoint_file import find_setting, open_checkpoint
+from yeast_get.model.checkpoint_file import find_setting, is_whole, open_checkpoint
 from yeast_get.model.get_backbone import LAYER_NORM_EPS, GETRegionFinetune
+from yeast_get.stored import Sizes, build
 
 GET_PARTS = ("cls_token", "region_embed", "encoder", "head_exp", "mask_token", "head_mask")
 """Top-level names of GET's own parameters; everything else in a model is ours."""
@@ -265,8 +266,16 @@ def read_get(
         CheckpointError: Where the file cannot be read, holds no GET, or a variant that cannot be
             used, naming it.
     """
-    file = str(path)
     values = open_checkpoint(path, trust=trust)
+    try:
+        return _read(str(path), values, num_heads, lora_scale)
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+        what = f"holds what no checkpoint holds ({error})"
+        raise CheckpointError(Problem(what, "give another checkpoint", str(path))) from error
+
+
+def _read(file: str, values: Any, num_heads: int | None, lora_scale: LoraScale) -> GetWeights:
+    """`read_get` of the content of a file."""
     held = values if isinstance(values, dict) else {}
     own = "format" in held and all(isinstance(held.get(k), dict) for k in ("settings", "model"))
     if own and any(name not in held["model"] for name in held.get("lora", {}).get("base", [])):
@@ -302,10 +311,24 @@ def read_get(
         layer_norm_eps=told if 0 < told < 1 else (1e-5 if yeast else LAYER_NORM_EPS),
         notes=notes,
         features=_features(file, held.get("features"), tensors),
-        trained_regions=regions if isinstance(regions, Tensor) else None,
+        trained_regions=regions if _is_hashes(regions) else None,
         trained_rows=held.get("trained_rows", {}),
         positions=find_setting(settings, "positional_encoding", str),
     )
+
+
+def _is_hashes(value: Any) -> bool:
+    return is_whole(value) and value.dtype == torch.int64 and value.dim() == 1
+
+
+@dataclass
+class _Features:
+    """What a file of this software says of its input columns."""
+
+    names: Annotated[list[str], Sizes("M")]
+    center: Annotated[list[float], Sizes("M")]
+    offset: Annotated[list[float], Sizes("M")]
+    scale: Annotated[list[float], Sizes("M", odd="inf")]
 
 
 def _features(file: str, told: Any, tensors: dict[str, Tensor]) -> dict[str, list[Any]]:
@@ -313,8 +336,12 @@ def _features(file: str, told: Any, tensors: dict[str, Tensor]) -> dict[str, lis
     weight = tensors.get("region_embed.embed.weight")
     if not isinstance(told, dict) or not told or weight is None:
         return {}
-    lists = [told.get(key) for key in ("names", "center", "offset", "scale")]
-    if any(not isinstance(each, list) or len(each) != weight.shape[1] for each in lists):
+    try:
+        columns = build(_Features, told)
+        fits = len(columns.names) == weight.shape[1] and all(each > 0 for each in columns.scale)
+    except ValueError:
+        fits = False
+    if not fits:
         what = f"describes other features than the {weight.shape[1]} of its region_embed"
         raise CheckpointError(Problem(what, "give the file as it was written", file=file))
     return told
@@ -336,15 +363,8 @@ def _state_dict(values: Any) -> dict[str, Tensor]:
 
 
 def _is_weight(value: Any) -> bool:
-    """Whether a value is a plain tensor of numbers, as large in the file as it claims to be."""
-    if not isinstance(value, Tensor) or value.layout != torch.strided:
-        return False
-    claimed = value.numel() * value.element_size()
-    return (
-        value.device.type == "cpu"
-        and value.is_floating_point()
-        and claimed <= value.untyped_storage().nbytes()
-    )
+    """Whether a value is a whole tensor of numbers."""
+    return is_whole(value) and bool(value.is_floating_point())
 
 
 def _is_ours(key: str) -> bool:

@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from yeast_get import __version__
+from yeast_get import __version__, stored
 from yeast_get.config import LoraConfig, Settings, settings_from_dict
 from yeast_get.data.features import FeatureSchema
 from yeast_get.data.seen_regions import SeenRegions
@@ -26,15 +26,20 @@ from yeast_get.data.splits import TrainedRows
 from yeast_get.errors import CheckpointError, Problem, UserError, WriteError
 from yeast_get.evaluation.conformal import Calibration
 from yeast_get.evaluation.rivals import Rivals
-from yeast_get.model.checkpoint_file import open_checkpoint
+from yeast_get.model.checkpoint_file import is_whole, open_checkpoint
 from yeast_get.model.get_backbone import LAYER_NORM_EPS
 from yeast_get.model.lora import merged_state
-from yeast_get.model.pretrained import GET_PARTS
+from yeast_get.model.pretrained import GET_PARTS, LoadReport
 from yeast_get.model.yeast_model import Ensemble, YeastModel
 from yeast_get.run_dir import RunDir, atomic
 from yeast_get.training.transfer import base_tensors, put_adapters
 
 log = logging.getLogger(__name__)
+
+_OF_WRONG_PARTS = (
+    LookupError, TypeError, ValueError, AttributeError, RuntimeError, ArithmeticError, MemoryError,
+)  # fmt: skip
+"""What comes of a part that holds what it should not, where no check has a name for it."""
 
 FORMAT = 3
 """Version of the layout below; a file of a later version is refused by name."""
@@ -44,6 +49,28 @@ _SINCE: dict[int, dict[str, Any]] = {
     3: {"members": [], "calibration": {}, "seen_regions": {}},
 }
 """What files of an earlier layout than each do not hold."""
+
+
+def _current(values: dict[str, Any], layout: int) -> dict[str, Any]:
+    """The content of a file of an earlier layout as a file of this one holds it."""
+    for later in range(layout + 1, FORMAT + 1):
+        values = values | _SINCE[later]
+    settings = values.get("settings")
+    data = settings.get("data") if isinstance(settings, dict) else None
+    if isinstance(data, dict) and "max_skipped" in data:  # a number of rows, before it was a share
+        data = {name: value for name, value in data.items() if name != "max_skipped"}
+        values = values | {"settings": {**values["settings"], "data": data}}
+    return values
+
+
+@dataclass
+class _Adapters:
+    """What `Checkpoint.lora` holds."""
+
+    modules: list[str]
+    base: list[str]
+    base_file: str
+    base_sha256: str
 
 
 @dataclass
@@ -114,29 +141,37 @@ class Checkpoint:
         """Read a checkpoint of this software.
 
         Raises:
-            CheckpointError: Where the file is missing, damaged, of another kind, or newer.
+            CheckpointError: Where the file is missing, damaged, of another kind, or newer, or where
+                a part is of another type, or claims to be larger than the file.
         """
         file = str(path)
         values = open_checkpoint(path)
-        if isinstance(values, dict) and values.get("format") in range(1, FORMAT):
-            for layout in range(values["format"] + 1, FORMAT + 1):
-                values = values | _SINCE[layout]
-            values["format"] = FORMAT
-        wanted = {"format", *cls._stored()}
-        if not isinstance(values, dict) or "software" not in values or "format" not in values:
+        layout = values.get("format") if isinstance(values, dict) else None
+        software = values.get("software") if isinstance(values, dict) else None
+        if isinstance(layout, int) and 0 < layout < FORMAT:
+            values, layout = _current(values, layout), FORMAT
+        if not isinstance(layout, int) or not isinstance(software, str):
             what = "is not a checkpoint that train_yeast wrote"
             fix = (
                 "give the best_model.pth of a train_yeast run; a backbone alone goes into "
                 "finetune.checkpoint"
             )
             raise CheckpointError(Problem(what, fix, file=file))
-        if values["format"] != FORMAT or not wanted <= set(values):
-            what = f"has layout {values['format']}, and this version reads layouts 1 to {FORMAT}"
-            fix = (
-                f"use the version of yeast_get that wrote it ({values['software']}) or a later one"
-            )
+        if layout != FORMAT or not set(cls._stored()) <= set(values):
+            what = f"has layout {layout}, and this version reads layouts 1 to {FORMAT}"
+            fix = f"use the version of yeast_get that wrote it ({software}) or a later one"
             raise CheckpointError(Problem(what, fix, file=file))
-        return cls(**{name: values[name] for name in cls._stored()}, file=file)
+        parts = {name: values[name] for name in cls._stored()}
+        try:
+            tensors = stored.check_plain(parts, "it")
+            if not all(map(is_whole, tensors)):
+                raise ValueError("it holds what is no tensor, or is larger than it is in the file")
+            if sum(each.nbytes for each in tensors) > Path(path).stat().st_size:
+                raise ValueError("its tensors claim more bytes than the file has")
+            return stored.build(cls, parts | {"file": file})
+        except ValueError as error:
+            what = f"holds what no checkpoint holds ({error})"
+            raise CheckpointError(Problem(what, "do not use it", file=file)) from None
 
     # ----------------------------------------------------------------------------- adapters
 
@@ -172,10 +207,10 @@ class Checkpoint:
             what = "is an adapter, and holds no backbone"
             fix = f"give --base, the file that it was trained from ({self.lora['base_file']})"
             raise CheckpointError(Problem(what, fix, file=self.file))
-        with self._reading("the adapter"):
-            settings, _, model = self._empty_model()
+        with self.reading("the adapter"):
+            settings, _ = self._check_weights()
             columns = self.load_report.get("columns", [])
-            base = base_tensors(self.lora, columns, settings, path, model)
+            base = base_tensors(self.lora, columns, settings, path, lambda: self._empty_model()[-1])
         return dataclasses.replace(self, model=self.model | base)
 
     def merged(self) -> Checkpoint:
@@ -183,7 +218,7 @@ class Checkpoint:
         if not self.lora:
             return self
         settings = {**self.settings, "lora": LoraConfig().model_dump()}
-        with self._reading("the model"):
+        with self.reading("the model"):
             first, *others = (merged_state(each) for each in self._build_members())
         return dataclasses.replace(
             self, model=first, members=others, lora={}, settings=settings, resume={}
@@ -221,10 +256,61 @@ class Checkpoint:
         Raises:
             CheckpointError: Where this version cannot make them of what the file holds.
         """
-        with self._reading("the model"):
-            settings, schema, _ = self._empty_model()
+        with self.reading("the model"):
+            settings, schema = self._check_weights()
             members = self._build_members()
+        self._check_parts(schema)
         return settings, schema, Ensemble(members) if len(members) > 1 else members[0]
+
+    def _check_weights(self) -> tuple[Settings, FeatureSchema]:
+        """Hold the names and sizes of all weights against the model, before that takes memory.
+
+        Raises:
+            ValueError: Where they are not the model's, or not finite.
+        """
+        if self.lora:
+            stored.build(_Adapters, self.lora)
+        if self.load_report:
+            pairs = {key: tuple(self.load_report[key]) for key in ("backbone", "encoder")}
+            stored.build(LoadReport, self.load_report | pairs)
+        with torch.device("meta"):
+            settings, schema, model = self._empty_model()
+            put_adapters(model, self.lora, settings)
+        wanted, base = model.state_dict(), set(self.lora.get("base", []))
+        if not base <= set(wanted):
+            raise ValueError("the base has tensors that the model does not have")
+        for state in (self.model, *self.members):
+            if wanted.keys() - base - state.keys() or state.keys() - wanted.keys():
+                odd = sorted((wanted.keys() - base) ^ (state.keys() - base))
+                raise ValueError(f"its weights are of another model: {', '.join(odd[:3])}")
+            for name, value in state.items():
+                if (value.shape, value.dtype) != (wanted[name].shape, wanted[name].dtype):
+                    raise ValueError(f"{name} has another size or kind than the model's")
+                if not value.isfinite().all():
+                    raise ValueError(f"{name} is not finite")
+        return settings, schema
+
+    def _check_parts(self, schema: FeatureSchema) -> None:
+        """Read every other part, and hold it against the schema.
+
+        Raises:
+            CheckpointError: Where one cannot be read, or is of another table.
+        """
+        targets, columns = len(schema.target_names), schema.sizes().region_features
+        self.rows()
+        baselines, calibration, seen = (
+            self.fitted_baselines(),
+            self.calibrated(),
+            self.regions_seen(),
+        )
+        with self.reading("the baselines"):
+            baselines.check_fits(schema)
+        with self.reading("the calibration"):
+            if calibration is not None and len(calibration.scale) != targets:
+                raise ValueError(f"not of {targets} targets")
+        with self.reading("the range of the training regions"):
+            if seen is not None and len(seen.center) != columns:
+                raise ValueError(f"not of {columns} columns")
 
     def _build_members(self) -> list[YeastModel]:
         """The model and, of an ensemble, the others, in eval mode."""
@@ -239,32 +325,32 @@ class Checkpoint:
 
     def rows(self) -> TrainedRows:
         """The training table's rows, as hashes."""
-        with self._reading("the rows that were trained on"):
+        with self.reading("the rows that were trained on"):
             return TrainedRows.from_dict(self.trained_rows)
 
     def fitted_baselines(self) -> Rivals:
         """The baselines that were fitted on the training rows."""
-        with self._reading("the baselines"):
+        with self.reading("the baselines"):
             return Rivals.from_dict(self.baselines)
 
     def calibrated(self) -> Calibration | None:
         """How wide the intervals of its predictions are; None where it was not calibrated."""
-        with self._reading("the calibration"):
+        with self.reading("the calibration"):
             return Calibration.from_dict(self.calibration)
 
     def regions_seen(self) -> SeenRegions | None:
         """Where the training regions lie; None in a file of before it was kept."""
-        with self._reading("the range of the training regions"):
+        with self.reading("the range of the training regions"):
             return SeenRegions.from_dict(self.seen_regions)
 
     @contextmanager
-    def _reading(self, part: str) -> Iterator[None]:
-        """One line for whatever goes wrong with a part that another version wrote."""
+    def reading(self, part: str) -> Iterator[None]:
+        """One line for whatever goes wrong with a part that another version, or no one, wrote."""
         try:
             yield
         except CheckpointError:
             raise
-        except (UserError, KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        except (UserError, *_OF_WRONG_PARTS) as error:
             said = " ".join(str(error).split())[:200]
             what = f"this version ({__version__}) cannot build {part} ({said})"
             fix = f"use the version of yeast_get that wrote it ({self.software})"

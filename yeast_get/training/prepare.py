@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from yeast_get import __version__
-from yeast_get.config import Settings, write_settings
+from yeast_get.config import Settings, settings_from_dict, write_settings
 from yeast_get.data.data_report import describe, describe_findings, problem_table
 from yeast_get.data.expression_data import ExpressionData, load_expression_data
 from yeast_get.data.features import FeatureSchema
@@ -47,6 +47,7 @@ from yeast_get.training.transfer import (
     Pretrained,
     adapt,
     freeze,
+    fresh,
     load_into,
     log_trainable,
     log_what_was_seen,
@@ -108,9 +109,8 @@ def prepare(settings: Settings, device: torch.device, last: Path | None = None) 
     schema = FeatureSchema.fit(data, part == TRAIN, settings, inherited)
     for line in schema.unseen(data):
         log.warning("warning: %s", line)
-    window = settings.data.regions_per_window
-    WindowPlan(data, window)  # refuses regions that have no place
-    model = YeastModel(settings.model, schema.sizes(), max_regions=window)
+    WindowPlan(data, settings.data.regions_per_window)  # refuses regions that have no place
+    model = fresh(YeastModel, settings, schema)
     load_report = begin(model, pretrained, schema, settings)
     record: dict[str, Any] = {}
     if pretrained is not None and load_report is not None:
@@ -139,7 +139,7 @@ def prepare(settings: Settings, device: torch.device, last: Path | None = None) 
 
     def another(seed: int) -> YeastModel:
         seed_everything(seed)
-        member = YeastModel(settings.model, schema.sizes(), max_regions=window)
+        member = fresh(YeastModel, settings, schema)
         if pretrained is not None:
             adapt(member, load(member, pretrained, schema, settings), settings)
         return member.to(device)
@@ -378,6 +378,11 @@ def resumable(path: Path, checkpoint: Checkpoint) -> dict[str, Any]:
         RunError: Naming the first difference.
     """
     last = Checkpoint.load(path)
+    with last.reading("the settings of the run"):
+        settings_from_dict(last.settings, str(path))
+    if not last.resume:
+        what = "holds a model, and no training to go on with"
+        raise RunError(Problem(what, "give the folder as the run left it", file=str(path)))
     if last.data_fingerprint != checkpoint.data_fingerprint:
         what = "was trained on other data than --data now holds"
         raise RunError(Problem(what, "resume with the same table", file=str(path)))

@@ -42,7 +42,7 @@ from yeast_get.training.prepare import (
     start_from,
     write_findings,
 )
-from yeast_get.training.transfer import log_trainable
+from yeast_get.training.transfer import fresh, log_trainable
 
 log = logging.getLogger(__name__)
 
@@ -165,8 +165,7 @@ def prepare_pretraining(
     described["split"] = {"rows": part_counts(part), "said": split}
     inherited = None if pretrained is None else pretrained.inherited()
     schema = FeatureSchema.fit(data, part == TRAIN, settings, inherited, with_target=False)
-    window = settings.data.regions_per_window
-    model = MaskedRegionModel(settings.model, schema.sizes(), max_regions=window)
+    model = fresh(MaskedRegionModel, settings, schema)
     load_report = begin(model, pretrained, schema, settings)
     log_trainable(model)
     checkpoint = Checkpoint(

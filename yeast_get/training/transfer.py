@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from yeast_get.config import FinetuneConfig, LoraConfig, Settings
+from yeast_get.batch import InputSizes
+from yeast_get.config import FinetuneConfig, LoraConfig, ModelConfig, Settings
 from yeast_get.data.expression_data import ExpressionData
 from yeast_get.data.features import FeatureSchema
 from yeast_get.data.splits import TRAIN, VAL, TrainedRows
@@ -29,6 +31,34 @@ from yeast_get.model.pretrained import GetWeights, LoadReport, adopt, load_get, 
 from yeast_get.model.yeast_model import YeastTransformer
 
 log = logging.getLogger(__name__)
+
+
+Model = TypeVar("Model", bound=YeastTransformer)
+
+
+def fresh(
+    kind: Callable[[ModelConfig, InputSizes, int], Model], settings: Settings, schema: FeatureSchema
+) -> Model:
+    """A freshly initialised model of the settings' size.
+
+    Raises:
+        ConfigError: Where its weights alone are more than the memory of this machine.
+    """
+
+    def make() -> Model:
+        window = settings.data.regions_per_window
+        return kind(settings.model, schema.sizes(), window)
+
+    with torch.device("meta"):
+        needed = sum(each.numel() * each.element_size() for each in make().parameters())
+    if hasattr(os, "sysconf"):  # not on Windows
+        there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        if needed > there:
+            what = f"model: its weights take {needed / 2**30:,.0f} GiB, and this machine has "
+            what += f"{there / 2**30:,.0f} GiB of memory"
+            fix = "lower model.transformer.embed_dim, num_layers, or a hidden_dim"
+            raise ConfigError(Problem(what, fix))
+    return make()
 
 
 # ------------------------------------------------------------------------------------- loading
@@ -75,6 +105,12 @@ def read_pretrained(config: FinetuneConfig) -> Pretrained | None:
     if config.trust_checkpoint:
         log.warning("warning: finetune.trust_checkpoint: whatever code %s holds was run",
                     config.checkpoint)  # fmt: skip
+    try:
+        if weights.trained_rows:
+            TrainedRows.from_dict(weights.trained_rows)
+    except ValueError as error:
+        what = f"holds what no checkpoint holds ({error})"
+        raise CheckpointError(Problem(what, "do not use it", file=weights.file)) from None
     names = list(weights.features.get("names", []))
     if config.feature_names is not None:
         names = _names_in(Path(config.feature_names), weights)
@@ -288,8 +324,15 @@ def _say_what_is_idle(model: nn.Module, modules: list[str], config: LoraConfig) 
 
 
 def put_adapters(model: nn.Module, record: Mapping[str, Any], settings: Settings) -> None:
-    """Put adapters where a checkpoint records them, for its weights to be loaded into."""
+    """Put adapters where a checkpoint records them, for its weights to be loaded into.
+
+    Raises:
+        ValueError: Where the model has no such maps.
+    """
     if record:
+        named = dict(model.named_modules())
+        if not all(isinstance(named.get(path), nn.Linear) for path in record["modules"]):
+            raise ValueError("adapters of maps that the model does not have")
         lora.inject(
             model,
             "|".join(map(re.escape, record["modules"])),
@@ -311,7 +354,11 @@ def digest(tensors: Mapping[str, Tensor]) -> str:
 
 
 def base_tensors(
-    record: Mapping[str, Any], columns: list[int], settings: Settings, path: str | Path, model: Any
+    record: Mapping[str, Any],
+    columns: list[int],
+    settings: Settings,
+    path: str | Path,
+    make: Callable[[], nn.Module],
 ) -> dict[str, Tensor]:
     """The frozen tensors of an adapter, from the file that it was trained from.
 
@@ -320,18 +367,23 @@ def base_tensors(
         columns: `LoadReport.columns` of its training.
         settings: Of its training.
         path: The base.
-        model: A model of the adapter's size, whose GET part is overwritten.
+        make: Makes a model of the adapter's size; called where the base is of that size.
 
     Raises:
         CheckpointError: Where the file is not the one that the adapter was trained from.
     """
     config = settings.finetune  # whether to trust a file is never taken from another file
     weights = read_get(path, num_heads=config.num_heads, lora_scale=config.lora_scale)
+    size = settings.model.transformer
     fits = max(columns, default=-1) < (weights.num_features or 0)
+    fits &= (size.embed_dim, size.num_layers) == (weights.embed_dim, weights.num_layers)
+    fits &= settings.model.encoder.mlp_ratio == weights.mlp_ratio
+    found = {}
     if fits:
+        model = make()
         adopt(model, weights, columns or None)
-    state = model.state_dict()
-    found = {name: state[name].clone() for name in record["base"] if name in state}
+        state = model.state_dict()
+        found = {name: state[name].clone() for name in record["base"] if name in state}
     if not fits or digest(found) != record["base_sha256"]:
         what = "is not the base that the adapter was trained from"
         fix = f"give {record['base_file']} (the SHA-256 of its tensors is another)"
