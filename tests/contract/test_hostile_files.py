@@ -1,7 +1,7 @@
 """Hostile checkpoints and settings end in one line and exit code 2; none runs code or hangs.
 
-More than 300 are made of the small files in `tests/fixtures/checkpoints`, in this process: no training,
-no subprocess. `YEAST_GET_HOSTILE` asks for so many files with a flipped bit, where the default is few.
+More than 300 are made of the small files in `tests/fixtures/checkpoints`, in this process: no
+training, no subprocess.
 """
 
 from __future__ import annotations
