@@ -25,6 +25,7 @@ SECONDS = 20
 """For one file; it takes a few hundredths of a second where the machine is not busy."""
 
 FLIPS = int(os.environ.get("YEAST_GET_HOSTILE", "40"))
+"""Files with a flipped bit; `make nightly` asks for more."""
 
 
 @pytest.fixture(scope="module")
