@@ -57,19 +57,32 @@ def size() -> int:
 
 def is_restarted() -> bool:
     """Whether torchrun starts the command again, since a process of it had died."""
-    return _launched() and int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) > 0
+    return _launched() and _restarts() > 0
+
+
+def _restarts() -> int:
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0))
 
 
 def join(device: torch.device) -> None:
-    """Meet the other ranks: by NCCL on GPUs, by gloo elsewhere."""
+    """Meet the other ranks: by NCCL on GPUs, by gloo elsewhere.
+
+    torchrun's store outlives a restart, and holds the addresses of the ranks that were: those of
+    each start are kept apart, or a new rank may look for an old one.
+    """
     if not _launched():
         return
     import torch
+    from torch import distributed
+    from torch.distributed.rendezvous import rendezvous
 
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    if not torch.distributed.is_initialized():
-        torch.distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    if not distributed.is_initialized():
+        store, number, ranks = next(rendezvous("env://"))
+        store = distributed.PrefixStore(f"start {_restarts()}", store)
+        backend = "nccl" if device.type == "cuda" else "gloo"
+        distributed.init_process_group(backend, store=store, rank=number, world_size=ranks)
 
 
 def leave() -> bool:

@@ -56,8 +56,9 @@ def launch(ranks: int, main: str, arguments: list[str]) -> None:
     assert [process.exitcode for process in running] == [0] * ranks
 
 
-def weights(run: Path, name: str = "best_model.pth") -> dict[str, torch.Tensor]:
-    return torch.load(run / name, weights_only=True)["model"]
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    """As they train, not rounded to float32."""
+    return torch.load(run / "last.pth", weights_only=True)["resume"]["weights"]
 
 
 def furthest(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> float:

@@ -6,7 +6,6 @@ import dataclasses
 import logging
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import torch
 
@@ -19,6 +18,7 @@ from yeast_get.run_dir import RunDir
 from yeast_get.training.checkpoint import Checkpoint
 from yeast_get.training.finetune import Finetune
 from yeast_get.training.loop import fit
+from yeast_get.training.resuming import resumable
 
 log = logging.getLogger(__name__)
 
@@ -50,22 +50,22 @@ def train_other_members(
         seed = settings.experiment.seed + number - 1
         log.info("member %d of %d, seed %d", number, settings.training.ensemble, seed)
         folder = from_writer(partial(run.member, number))
-        held = from_writer(partial(_held, folder, resume))
         alone = {
             "experiment": settings.experiment.model_copy(update={"seed": seed}),
             "training": settings.training.model_copy(update={"ensemble": 1}),
         }
         own = settings.model_copy(update=alone)
         kept = dataclasses.replace(stage.checkpoint, settings=own.to_dict())
+        held = from_writer(partial(_held, folder, kept)) if resume else None
         member = Finetune(stage.data, stage.part, stage.schema, own, device, kept)
         fit(another(seed), member, folder, device, held)
         members.append(from_writer(partial(Checkpoint.load, folder.best_model)))
     return members
 
 
-def _held(folder: RunDir, resume: bool) -> dict[str, Any] | None:
-    """What a member's `last.pth` holds, where there is one to go on from."""
-    return Checkpoint.load(folder.last).resume if resume and folder.last.is_file() else None
+def _held(folder: RunDir, kept: Checkpoint) -> Checkpoint | None:
+    """A member's `last.pth`, where there is one to go on from."""
+    return resumable(folder.last, kept) if folder.last.is_file() else None
 
 
 def finish(

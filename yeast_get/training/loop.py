@@ -36,6 +36,7 @@ from yeast_get.errors import Problem, RunError, Stopped
 from yeast_get.evaluation.inference import autocast_dtype
 from yeast_get.model.yeast_model import YeastTransformer
 from yeast_get.run_dir import RunDir, write_text
+from yeast_get.stored import build
 from yeast_get.training.board import Board
 from yeast_get.training.checkpoint import Checkpoint
 from yeast_get.training.interruption import StopSignal
@@ -154,7 +155,7 @@ def fit(
     stage: Stage,
     folder: RunDir,
     device: torch.device,
-    resume: dict[str, Any] | None = None,
+    last: Checkpoint | None = None,
 ) -> Progress:
     """Train, keeping the best and the last weights in the run folder.
 
@@ -163,18 +164,19 @@ def fit(
         stage: What is trained.
         folder: Where `history.csv`, the checkpoints and TensorBoard's files go.
         device: Where to compute.
-        resume: `Checkpoint.resume` of a `last.pth` to continue from.
+        last: The `last.pth` to continue from.
 
     Raises:
+        CheckpointError: Where `last` does not hold what it should.
         RunError: Where the loss, a gradient or a validation prediction is not finite.
         Stopped: After SIGTERM or Ctrl-C, when `last.pth` holds the last whole step.
     """
     with StopSignal() as stop:
         run = _start(model, stage, folder, device, stop)
-        if resume is None:
+        if last is None:
             progress = Progress(monitor=_monitor(run))
         else:
-            progress = _restore(run, resume)
+            progress = _restore(run, last)
             log.info("resumed in epoch %d, after step %d", progress.epoch, progress.step)
         if not progress.history:
             _finish_epoch(run, progress, train_loss=None)
@@ -474,11 +476,18 @@ def _line(row: dict[str, Any]) -> str:
 
 
 def _checkpoint(run: _Run, row: dict[str, Any]) -> Checkpoint:
-    weights = {k: v.detach().cpu().clone() for k, v in run.validated.state_dict().items()}
+    state = run.validated.state_dict()
+    weights = {name: _kept(value) for name, value in state.items()}
     scores: dict[str, Any] = {k: row[k] for k in ("val_loss", "val_pearson") if k in row}
     return dataclasses.replace(
         run.stage.checkpoint, model=weights, epoch=row["epoch"], scores=scores
     )
+
+
+def _kept(weight: torch.Tensor) -> torch.Tensor:
+    """A copy on the CPU, in float32 also where `fp64` trains."""
+    dtype = torch.float32 if weight.is_floating_point() else weight.dtype
+    return weight.detach().to("cpu", dtype, copy=True)
 
 
 def _save_last(run: _Run, progress: Progress) -> None:
@@ -499,20 +508,36 @@ def _save_last(run: _Run, progress: Progress) -> None:
     last.save(run.folder.last)
 
 
-def _restore(run: _Run, resume: dict[str, Any]) -> Progress:
-    run.model.load_state_dict(resume["weights"])
-    if run.averaged is not None and resume["average"] is not None:
-        run.averaged.load_state_dict(resume["average"])
-    run.optimizer.load_state_dict(resume["optimizer"])
-    if resume["scaler"]:
-        run.scaler.load_state_dict(resume["scaler"])
-    progress = Progress(**resume["progress"])
-    if rank() < len(resume["rng"]):
-        _draw_on(resume["rng"][rank()], run.device)
-    else:  # more ranks than before
-        torch.manual_seed(torch.initial_seed() + progress.step)
+def _restore(run: _Run, last: Checkpoint) -> Progress:
+    """Set everything to where `last.pth` has it.
+
+    Raises:
+        CheckpointError: Where it does not fit the model, or is not what `_save_last` wrote.
+    """
+    with last.reading("the training to go on with"):
+        resume = last.resume
+        progress = build(Progress, resume["progress"])
+        run.model.load_state_dict(resume["weights"])
+        if run.averaged is not None:
+            run.averaged.load_state_dict(resume["average"])
+        _load_optimizer(run.optimizer, resume["optimizer"])
+        if resume["scaler"]:
+            run.scaler.load_state_dict(resume["scaler"])
+        if rank() < len(resume["rng"]):
+            _draw_on(resume["rng"][rank()], run.device)
+        else:  # more ranks than before
+            torch.manual_seed(torch.initial_seed() + progress.step)
     _save_best(run, progress)
     return progress
+
+
+def _load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Load its state, which torch does without a look at the shapes."""
+    optimizer.load_state_dict(state)
+    for parameter, held in optimizer.state.items():
+        shapes = {value.shape for value in held.values() if value.dim()}
+        if shapes - {parameter.shape}:
+            raise ValueError(f"moments of {shapes} for weights of {parameter.shape}")
 
 
 def _random_state(device: torch.device) -> dict[str, Any]:

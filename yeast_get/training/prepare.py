@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from yeast_get import __version__
-from yeast_get.config import Settings, settings_from_dict, write_settings
+from yeast_get.config import Settings, write_settings
 from yeast_get.data.data_report import describe, describe_findings, problem_table
 from yeast_get.data.expression_data import ExpressionData, load_expression_data
 from yeast_get.data.features import FeatureSchema
@@ -25,7 +25,7 @@ from yeast_get.data.seen_regions import SeenRegions
 from yeast_get.data.splits import TEST, TRAIN, TrainedRows, make_split, shuffle_targets, split_line
 from yeast_get.data.yeast_dataset import WindowPlan
 from yeast_get.distributed import from_writer, is_writer, leave, size
-from yeast_get.errors import ConfigError, Problem, RunError
+from yeast_get.errors import ConfigError, Problem
 from yeast_get.evaluation import plots, report
 from yeast_get.evaluation.canvas import draw
 from yeast_get.evaluation.evaluation import Evaluation, choose_headline
@@ -43,6 +43,7 @@ from yeast_get.training.checkpoint import Checkpoint
 from yeast_get.training.ensemble import finish, train_other_members
 from yeast_get.training.finetune import Finetune
 from yeast_get.training.loop import Progress, Stage, fit
+from yeast_get.training.resuming import resumable
 from yeast_get.training.transfer import (
     Pretrained,
     adapt,
@@ -70,7 +71,7 @@ class Prepared:
         another: Makes such a model from another seed, for an ensemble.
         split: The line that says what is held out.
         described: The content of `data_report.json`.
-        resume: `Checkpoint.resume` of the run to continue; None for a new one.
+        last: The checkpoint of the run to continue; None for a new one.
     """
 
     stage: Finetune
@@ -79,7 +80,7 @@ class Prepared:
     another: Callable[[int], YeastModel]
     split: str
     described: dict[str, Any]
-    resume: dict[str, Any] | None
+    last: Checkpoint | None
 
 
 def prepare(settings: Settings, device: torch.device, last: Path | None = None) -> Prepared:
@@ -144,9 +145,9 @@ def prepare(settings: Settings, device: torch.device, last: Path | None = None) 
             adapt(member, load(member, pretrained, schema, settings), settings)
         return member.to(device)
 
-    resume = None if last is None else from_writer(lambda: resumable(last, checkpoint))
+    held = None if last is None else from_writer(lambda: resumable(last, checkpoint))
     stage = Finetune(data, part, schema, settings, device, checkpoint)
-    return Prepared(stage, schema, model.to(device), another, split, described, resume)
+    return Prepared(stage, schema, model.to(device), another, split, described, held)
 
 
 def start_from(settings: Settings, device: torch.device) -> tuple[Settings, Pretrained | None]:
@@ -223,13 +224,13 @@ def train_and_test(
     baselines = Rivals.fit(data, ready.schema, part == TRAIN, settings.split)
     stage.checkpoint.baselines = baselines.to_dict()
     with deterministic(settings.training.deterministic):
-        progress = fit(ready.model, stage, run, device, ready.resume)
+        progress = fit(ready.model, stage, run, device, ready.last)
         if is_writer():
             formats = settings.report.formats
             draw(plots.plot_history, run.history, run.history_plot, formats, progress.monitor)
         members = [from_writer(lambda: Checkpoint.load(run.best_model))]
         members += train_other_members(
-            stage, ready.another, run, device, resume=ready.resume is not None
+            stage, ready.another, run, device, resume=ready.last is not None
         )
         best, model = finish(members, stage, run, device)
         epochs = ", ".join(str(each.epoch) for each in members)
@@ -369,57 +370,6 @@ def deterministic(wanted: bool) -> Iterator[None]:
         yield
     finally:
         torch.use_deterministic_algorithms(before)
-
-
-def resumable(path: Path, checkpoint: Checkpoint) -> dict[str, Any]:
-    """What `last.pth` holds, if it is of the same data and settings.
-
-    Raises:
-        RunError: Naming the first difference.
-    """
-    last = Checkpoint.load(path)
-    with last.reading("the settings of the run"):
-        settings_from_dict(last.settings, str(path))
-    if not last.resume:
-        what = "holds a model, and no training to go on with"
-        raise RunError(Problem(what, "give the folder as the run left it", file=str(path)))
-    if last.data_fingerprint != checkpoint.data_fingerprint:
-        what = "was trained on other data than --data now holds"
-        raise RunError(Problem(what, "resume with the same table", file=str(path)))
-    known = {key: checkpoint.schema.get(key) for key in last.schema}
-    start = (last.load_report.get("sha256"), last.schema)
-    if start != (checkpoint.load_report.get("sha256"), known):
-        what = "was trained on another base than finetune.checkpoint now holds"
-        raise RunError(Problem(what, "resume with the same checkpoint", file=str(path)))
-    for section, values in checkpoint.settings.items():
-        for key, value in values.items():
-            was = last.settings.get(section, {}).get(key, value)
-            if was != value and (section, key) not in _MAY_CHANGE:
-                raise RunError(
-                    Problem(
-                        f"{section}.{key} was {was!r} and is now {value!r}",
-                        "resume with the same settings; only "
-                        f"{', '.join('.'.join(each) for each in sorted(_MAY_CHANGE))} may change",
-                        file=str(path),
-                    )
-                )
-    resume: dict[str, Any] = last.resume
-    return resume
-
-
-_MAY_CHANGE = {
-    ("data", "path"),
-    ("finetune", "checkpoint"),
-    ("training", "max_epochs"),
-    ("training", "num_workers"),
-    ("training", "save_every_n_epochs"),
-    ("training", "checkpoint_every_n_steps"),
-    ("logging", "tensorboard"),
-    ("logging", "log_every_n_steps"),
-    *(("task", key) for key in ("test_mode", "interpret", "save_predictions", "save_embeddings")),
-    *(("task", key) for key in ("importance_rows", "importance_repeats")),
-    *(("report", key) for key in ("enabled", "language", "formats")),
-}
 
 
 def manifest(

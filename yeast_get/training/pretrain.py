@@ -38,10 +38,10 @@ from yeast_get.training.prepare import (
     begin,
     deterministic,
     manifest,
-    resumable,
     start_from,
     write_findings,
 )
+from yeast_get.training.resuming import resumable
 from yeast_get.training.transfer import fresh, log_trainable
 
 log = logging.getLogger(__name__)
@@ -126,14 +126,14 @@ class PreparedPretraining:
         model: Freshly initialised, or loaded from `finetune.checkpoint`; on its device.
         split: The line that says what is held out.
         described: The content of `data_report.json`.
-        resume: `Checkpoint.resume` of the run to continue; None for a new one.
+        last: The checkpoint of the run to continue; None for a new one.
     """
 
     stage: Pretraining
     model: MaskedRegionModel
     split: str
     described: dict[str, Any]
-    resume: dict[str, Any] | None
+    last: Checkpoint | None
 
 
 def prepare_pretraining(
@@ -178,9 +178,9 @@ def prepare_pretraining(
         features=schema.input_columns(),
         load_report={} if load_report is None else load_report.to_dict(),
     )
-    resume = None if last is None else from_writer(lambda: resumable(last, checkpoint))
+    held = None if last is None else from_writer(lambda: resumable(last, checkpoint))
     stage = Pretraining(data, part, schema, settings, device, checkpoint)
-    return PreparedPretraining(stage, model.to(device), split, described, resume)
+    return PreparedPretraining(stage, model.to(device), split, described, held)
 
 
 def pretrain(ready: PreparedPretraining, device: torch.device, run: RunDir) -> None:
@@ -192,7 +192,7 @@ def pretrain(ready: PreparedPretraining, device: torch.device, run: RunDir) -> N
         write_splits(stage.data, stage.part, run)
         write_findings(ready.described, stage.data, run)
     with deterministic(settings.training.deterministic):
-        progress = fit(ready.model, stage, run, device, ready.resume)
+        progress = fit(ready.model, stage, run, device, ready.last)
     if not is_writer():
         return
     formats = settings.report.formats
