@@ -124,7 +124,7 @@ class Resampler:
             raise ValueError(f"y_pred has shape {pred.shape}, not {self._measured.shape}")
         if self.reason is not None:
             raise ValueError(self.reason)
-        pred = pred[self._measured]
+        pred = pred.ravel() if self._measured.all() else pred[self._measured]
         rank = double_ranks(pred)
         totals = [_Totals(*weights) for weights in self._weights()]
         for groups, rows in self._blocks():
