@@ -26,7 +26,8 @@ _BLOCK = 100
 """How many resamples are computed at once."""
 
 _CELLS = 2_000_000
-"""How many cells, regions times conditions, the sums are held for at once."""
+"""Up to how many cells, regions times conditions, the sums of all are held at once; of a larger
+table a quarter of that, since the allocator keeps what is freed in pieces of some megabytes."""
 
 _DENSE = 0.2
 """From which share of filled cells on a table of regions by conditions is kept dense."""
@@ -123,7 +124,7 @@ class Resampler:
             raise ValueError(f"y_pred has shape {pred.shape}, not {self._measured.shape}")
         if self.reason is not None:
             raise ValueError(self.reason)
-        pred = pred[self._measured]
+        pred = pred.ravel() if self._measured.all() else pred[self._measured]
         rank = double_ranks(pred)
         totals = [_Totals(*weights) for weights in self._weights()]
         for groups, rows in self._blocks():
@@ -157,10 +158,10 @@ class Resampler:
     def _blocks(self) -> Iterator[tuple[slice, np.ndarray | slice]]:
         """Regions and strands, as many as have `_CELLS` cells, and where their rows stand."""
         groups, cells = self._shape[0] * self._strands, self._shape[1] * self._strands
-        size = max(1, _CELLS // cells)
-        if size >= groups:
+        if groups * cells <= _CELLS:
             yield slice(0, groups), slice(None)
             return
+        size = max(1, _CELLS // 4 // cells)
         order = np.argsort(self._region, kind="stable").astype(np.min_scalar_type(-len(self._true)))
         ends = np.searchsorted(self._region[order], np.arange(0, groups + size, size))
         for start, low, high in zip(range(0, groups, size), ends[:-1], ends[1:], strict=True):
@@ -239,7 +240,10 @@ class _Totals:
 
 def _grow(totals: dict[str, np.ndarray], more: Mapping[str, np.ndarray]) -> None:
     for name, each in more.items():
-        totals[name] = totals[name] + each if name in totals else each
+        if name in totals:
+            totals[name] += each
+        else:
+            totals[name] = each
 
 
 def _renumbered(codes: np.ndarray) -> tuple[int, np.ndarray]:

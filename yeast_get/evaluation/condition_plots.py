@@ -157,6 +157,8 @@ def _codes(fields: pd.DataFrame) -> np.ndarray:
     codes = np.zeros(len(fields), dtype=np.int64)
     for name in fields:
         words = fields[name].cat.codes.to_numpy().astype(np.int64) + 1
+        if (words == words[:1]).all():
+            continue
         codes = np.unique(codes * (int(words.max(initial=0)) + 1) + words, return_inverse=True)[1]
     return codes
 

@@ -297,7 +297,7 @@ def _is_rounding(square: Any, count: Any, mean: Any) -> Any:
 
 def _single(values: np.ndarray) -> tuple[np.ndarray, float]:
     """Deviations from the mean and their sum of squares, all values being one group."""
-    shifted = values - values[-1]
+    shifted = np.subtract(values, values[-1], dtype=np.float64)
     centre = _running_sum(shifted) / values.size
     shifted -= centre
     square = _running_sum(shifted, power=2)
@@ -339,7 +339,7 @@ def _pearson(true: np.ndarray, pred: np.ndarray) -> float:
 
 def _spearman(true: np.ndarray, pred: np.ndarray) -> float:
     """The Pearson correlation of the ranks, ties sharing their mean rank."""
-    return _pearson(double_ranks(true) / 2, double_ranks(pred) / 2)
+    return _pearson(double_ranks(true), double_ranks(pred))
 
 
 def _concordance(true: np.ndarray, pred: np.ndarray) -> float:

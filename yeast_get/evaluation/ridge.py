@@ -71,17 +71,30 @@ class Ridge:
         region, condition = table.region, table.condition
         f = _scaled(table.region_features, self.region_scale)
         g = _scaled(table.condition_features, self.condition_scale)
-        of_condition = _places(self.condition_keys, table.condition_keys)[condition]
-        of_region = _places(self.region_keys, table.region_keys)[region]
         nothing = "none of the {} was trained on often enough"
-        if (of_condition >= 0).any():
-            yield NAMES[0], self._of_groups(self.per_condition, of_condition, f, region)
-        else:
-            yield NAMES[0], nothing.format("growth conditions")
-        if (of_region >= 0).any():
-            yield NAMES[1], self._of_groups(self.per_region, of_region, g, condition)
-        else:
-            yield NAMES[1], nothing.format("regions")
+        # no name is given to what is said, so that nothing is held while it is scored
+        places = _places(self.condition_keys, table.condition_keys)
+        yield (
+            NAMES[0],
+            _or(
+                self._of_groups(self.per_condition, places, condition, f, region),
+                nothing.format("growth conditions"),
+            ),
+        )
+        places = _places(self.region_keys, table.region_keys)
+        yield (
+            NAMES[1],
+            _or(
+                self._of_groups(self.per_region, places, region, g, condition),
+                nothing.format("regions"),
+            ),
+        )
+        yield NAMES[2], self._of_products(f, region, g, condition)
+
+    def _of_products(
+        self, f: np.ndarray, region: np.ndarray, g: np.ndarray, condition: np.ndarray
+    ) -> np.ndarray:
+        """[n,T] by the products of scaled features of regions and conditions."""
         product = np.einsum("pm,mkt->pkt", _with_one(f), self.bilinear.astype(np.float64))
         ones = _with_one(g)
         rows = np.empty((len(region), len(self.global_mean)))
@@ -90,19 +103,28 @@ class Ridge:
                 weights, features = product[region[at], :, t], ones[condition[at]]
                 rows[at, t] = np.einsum("nk,nk->n", weights, features)
         rows += self.global_mean
-        yield NAMES[2], rows
+        return rows
 
     def _of_groups(
-        self, weights: np.ndarray, at: np.ndarray, features: np.ndarray, row: np.ndarray
-    ) -> np.ndarray:
-        """[n,T] by the weights of each row's group, the global mean where `at` [n] is -1.
+        self,
+        weights: np.ndarray,
+        places: np.ndarray,
+        group: np.ndarray,
+        features: np.ndarray,
+        row: np.ndarray,
+    ) -> np.ndarray | None:
+        """[n,T] by the weights of each row's group, else the global mean; None if no row has any.
 
         Args:
             weights: As `per_region`.
-            at: The place in `weights` of each row's group.
+            places: The place in `weights` of each group, -1 where it has none.
+            group: The group of each row [n].
             features: Scaled features of what is no group.
             row: Which of these each row has.
         """
+        at = places[group]
+        if not (at >= 0).any():
+            return None
         out = np.broadcast_to(self.global_mean, (len(at), len(self.global_mean))).copy()
         ones = _with_one(features)
         order = np.argsort(at, kind="stable")[np.count_nonzero(at < 0) :]
@@ -203,6 +225,10 @@ def fit(table: Table, y: np.ndarray) -> Ridge | None:
         per_condition=of_condition[kept[1]],
         bilinear=np.stack(bilinear, axis=-1).astype(np.float32),
     )
+
+
+def _or(said: np.ndarray | None, reason: str) -> np.ndarray | str:
+    return reason if said is None else said
 
 
 def _kept(weights: np.ndarray, keys: np.ndarray) -> np.ndarray:

@@ -108,7 +108,9 @@ class Rivals:
         else:
             table = _table(data, schema, wanted, condition_key, self.usual)
             for name, line in self.ridge.predict(table):
-                yield name, in_input_units(line)
+                line = in_input_units(line)
+                yield name, line
+                line = ""
         if self.boosted is not None:
             yield boosting.NAME, in_input_units(self.boosted.predict(data, schema, wanted))
 
