@@ -111,17 +111,19 @@ def evaluate(
     _, schema, network = checkpoint.build()
     named = {"data.path": data, "task.interpret": interpret or None}
     settings = settings_for_evaluation(checkpoint.settings, config, overrides, named)
-    check_new_files([p for p in (export, export_get) if p], [model, base], overwrite)
     nothing_to_read = output is None and settings.data.path is None and not check and not questions
     exports_only = bool(export or export_get) and nothing_to_read
     if not exports_only and output is None and not check:
         raise RunError(Problem("no folder is named", "give --output"))
-    run = run_folder(output, EVALUATE_FILES, check=check, overwrite=overwrite)
+    run, _, overwrite = run_folder(output, EVALUATE_FILES, check, False, overwrite)
+    if is_writer():
+        check_new_files([p for p in (export, export_get) if p], [model, base], overwrite)
     if exports_only:
-        export_model(checkpoint, export, export_get)
+        if is_writer():
+            export_model(checkpoint, export, export_get)
         return
     log.info("%s: epoch %d, trained by version %s", model, checkpoint.epoch, checkpoint.software)
-    report_to = run if check and output is not None and not run.holds_a_run() else None
+    report_to = run if check and run.takes_a_report() else None
     with reporting_errors(report_to):
         evaluation = prepare_evaluation(
             checkpoint, schema, network.to(where), settings, split, batch_size

@@ -63,9 +63,9 @@ def train(
 
     from yeast_get.command_line import choose_device, command_text, log_to_file, run_folder
     from yeast_get.config import load_settings
-    from yeast_get.distributed import from_writer, is_restarted, is_writer
+    from yeast_get.distributed import is_writer
     from yeast_get.errors import Problem, RunError
-    from yeast_get.run_dir import TRAIN_FILES, RunDir
+    from yeast_get.run_dir import TRAIN_FILES
 
     started = time.monotonic()
     named = {"data.path": data, "task.interpret": interpret or None}
@@ -73,10 +73,7 @@ def train(
     where = choose_device(device)
     if not check and output is None:
         raise RunError(Problem("no run folder is named", "give --output"))
-    if is_restarted():  # by torchrun, after one of its processes died
-        resume = from_writer(RunDir(output or "").last.is_file)
-        overwrite = not resume
-    run = run_folder(output, TRAIN_FILES, check=check, resume=resume, overwrite=overwrite)
+    run, resume, overwrite = run_folder(output, TRAIN_FILES, check, resume, overwrite)
     if overwrite:
         run.check_keeps(settings.finetune.checkpoint, "finetune.checkpoint")
     from yeast_get.data.splits import TRAIN
@@ -90,7 +87,7 @@ def train(
         look_at(settings.finetune)
         return
     last = run.last if resume else None
-    report_to = run if check and output is not None and not run.holds_a_run() else None
+    report_to = run if check and run.takes_a_report() else None
     ready: Prepared | PreparedPretraining
     work: Callable[[], object]
     with reporting_errors(report_to):

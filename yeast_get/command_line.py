@@ -20,14 +20,24 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from yeast_get.distributed import (
+    from_writer,
     is_writer,
     join,
     leave,
     local_rank,
     local_world_size,
+    rank,
     telling_of_lost_ranks,
 )
-from yeast_get.errors import Problem, RunError, Stopped, UserError, printable
+from yeast_get.errors import (
+    ConfigError,
+    DataError,
+    Problem,
+    RunError,
+    Stopped,
+    UserError,
+    printable,
+)
 from yeast_get.run_dir import RunDir, writing
 
 if TYPE_CHECKING:
@@ -132,7 +142,7 @@ def run_command(work: Callable[[], None], debug: bool) -> None:
     except UserError as error:
         if debug:
             raise
-        _say(*error.lines())
+        _say(*error.lines(), alone=not isinstance(error, ConfigError | DataError))
         sys.exit(2)
     except Stopped as stopped:
         _say(f"stopped by {_SIGNALS[stopped.number]} {stopped}")
@@ -153,36 +163,43 @@ def _end_by_signal(number: int, frame: Any) -> None:
     sys.exit(128 + number)
 
 
-def _say(*lines: str) -> None:
-    for line in lines if local_rank() == 0 else ():
+def _say(*lines: str, alone: bool = False) -> None:
+    """Print lines on stderr; of other ranks the first one, where it may be theirs alone."""
+    if local_rank():
+        lines = tuple(f"rank {rank()}: {line}" for line in lines[:alone])
+    for line in lines:
         click.echo(printable(line), err=True)
 
 
 def run_folder(
-    output: str | None,
-    writes: tuple[str, ...],
-    *,
-    check: bool,
-    resume: bool = False,
-    overwrite: bool = False,
-) -> RunDir:
+    output: str | None, writes: tuple[str, ...], check: bool, resume: bool, overwrite: bool
+) -> tuple[RunDir, bool, bool]:
     """The folder of `--output`, for this process alone until the command ends.
+
+    Where one process dies, torchrun starts the same command again on all ranks: the folder then
+    holds what they had written so far, to be resumed or else overwritten.
 
     Args:
         output: The folder; None where none was named.
         writes: What the command writes there: `TRAIN_FILES` or `EVALUATE_FILES`.
         check: Whether no run is started.
-        resume: Continue the run that it holds.
-        overwrite: Replace it.
+        resume: Whether to continue the run that it holds, as asked.
+        overwrite: Whether to replace it, as asked.
+
+    Returns:
+        It, and whether to resume and to overwrite.
 
     Raises:
         RunError: Where the folder cannot be used so.
     """
     run = RunDir(output or "", writes)
     click.get_current_context().call_on_close(run.release)
+    if from_writer(run.is_of_this_launch):
+        resume = from_writer(run.last.is_file)
+        overwrite = not resume
     if output is not None and is_writer():
         run.check(resume=resume, overwrite=overwrite, lock=not check)
-    return run
+    return run, resume, overwrite
 
 
 class _Plain(logging.Formatter):

@@ -8,14 +8,20 @@ writer, and every function here does nothing.
 from __future__ import annotations
 
 import os
+import platform
+import re
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from datetime import timedelta
 from typing import TYPE_CHECKING, TypeVar
+from uuid import uuid4
 
 from yeast_get.errors import Problem, RunError
 
 if TYPE_CHECKING:
     import torch
+    from torch.distributed import Store
 
 T = TypeVar("T")
 
@@ -55,21 +61,14 @@ def size() -> int:
     return distributed.get_world_size() if distributed.is_initialized() else 1
 
 
-def is_restarted() -> bool:
-    """Whether torchrun starts the command again, since a process of it had died."""
-    return _launched() and _restarts() > 0
-
-
-def _restarts() -> int:
-    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0))
+def launch() -> str:
+    """A name of the torchrun that started this process; the same where it starts it again."""
+    name = os.environ.get("TORCHELASTIC_RUN_ID")
+    return "" if name is None else f"{name} {platform.node()} {os.getppid()}"
 
 
 def join(device: torch.device) -> None:
-    """Meet the other ranks: by NCCL on GPUs, by gloo elsewhere.
-
-    torchrun's store outlives a restart, and holds the addresses of the ranks that were: those of
-    each start are kept apart, or a new rank may look for an old one.
-    """
+    """Meet the other ranks: by NCCL on GPUs, by gloo elsewhere."""
     if not _launched():
         return
     import torch
@@ -80,9 +79,42 @@ def join(device: torch.device) -> None:
         torch.cuda.set_device(device)
     if not distributed.is_initialized():
         store, number, ranks = next(rendezvous("env://"))
-        store = distributed.PrefixStore(f"start {_restarts()}", store)
+        store = distributed.PrefixStore(meeting(store, number, ranks), store)
         backend = "nccl" if device.type == "cuda" else "gloo"
         distributed.init_process_group(backend, store=store, rank=number, world_size=ranks)
+
+
+def meeting(store: Store, number: int, ranks: int) -> str:
+    """A name that the ranks of one start agree on, and those of no other.
+
+    torchrun's store outlives a restart and holds the addresses of ranks that died: a rank that read
+    one before it was written anew would look for the dead one, and give up. No count of restarts
+    tells the starts apart, since each machine counts its own.
+
+    Args:
+        store: That all of them share.
+        number: Of this rank.
+        ranks: How many there are.
+    """
+    me = uuid4().hex
+    store.set(f"here {number}", me)
+    while True:
+        if number == 0:
+            present = [store.get(f"here {each}").decode() for each in range(ranks)]
+            name = uuid4().hex
+            store.set("meeting", " ".join([name, *present]))
+            wanted = [f"{name} {each}" for each in range(1, ranks)]  # that each of them comes
+        else:
+            name, *present = store.get("meeting").decode().split()
+            if me not in present:  # of an earlier start, or before this rank was heard
+                time.sleep(0.05)
+                continue
+            store.set(f"{name} {number}", "")
+            wanted = [f"{name} 0"]  # that rank 0 has heard all
+        with suppress(RuntimeError):  # not in time: one of those present is of an earlier start
+            store.wait(wanted, timedelta(seconds=2))
+            store.set(f"{name} {number}", "")
+            return name
 
 
 def leave() -> bool:
@@ -105,11 +137,17 @@ def telling_of_lost_ranks() -> Iterator[None]:
         yield
     except RuntimeError as error:
         said = str(error)
-        if size() == 1 or not any(name in said for name in ("gloo", "NCCL")):
+        if size() == 1 or not _OF_LOST_RANKS.search(said):
             raise
         what = f"another process of this run is gone ({' '.join(said.split())[:120]})"
         fix = "see its last lines; last.pth holds the run as it was last saved"
         raise RunError(Problem(what, fix)) from error
+
+
+_OF_LOST_RANKS = re.compile(
+    "(?=.*(gloo|NCCL)).*(closed by peer|reset by peer|broken pipe|refused|timed out|exited|abort)",
+    re.IGNORECASE | re.DOTALL,
+)
 
 
 def sum_over_ranks(values: torch.Tensor) -> torch.Tensor:
@@ -141,3 +179,16 @@ def from_writer(make: Callable[[], T]) -> T:
     made = [make() if is_writer() else None]
     distributed.broadcast_object_list(made)
     return made[0]  # type: ignore[return-value]
+
+
+def refuse_other_tables(fingerprint: str, source: str) -> None:
+    """Refuse to go on where the ranks read different tables.
+
+    Raises:
+        RunError: On every rank.
+    """
+    read = of_every_rank(fingerprint)
+    others = [number for number, each in enumerate(read) if each != read[0]]
+    if others:
+        what = f"is another table for process {others[0]} than for the first"
+        raise RunError(Problem(what, "give all machines the same files", file=source))

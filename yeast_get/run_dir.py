@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from yeast_get.distributed import is_writer, launch
 from yeast_get.errors import Problem, RunError, WriteError
 
 log = logging.getLogger(__name__)
@@ -90,9 +91,10 @@ class RunDir:
     """
 
     def __init__(self, path: str | Path, writes: tuple[str, ...] = TRAIN_FILES) -> None:
-        self.path = Path(path)
+        self.path, self._named = Path(path), bool(str(path))
         pdfs = (name.replace(".png", ".pdf") for name in writes if name.endswith(".png"))
         self.writes = (*writes, *pdfs)
+        self._launch = self.path / ".launch"
         self.config = self.path / "config.yaml"
         self.manifest = self.path / "manifest.json"
         self.splits = self.path / "splits.csv"
@@ -148,6 +150,10 @@ class RunDir:
         """Its own files, without those that a check or a refused run leaves."""
         of_a_check = (self.data_report, self.data_problems, self.train_log, self.evaluate_log)
         return [path for path in self._own() if path not in of_a_check]
+
+    def takes_a_report(self) -> bool:
+        """Whether a check may write here: the writer's, into a folder that was named."""
+        return self._named and is_writer() and not self.holds_a_run()
 
     def holds_a_run(self) -> bool:
         """Whether the folder holds more than the report of a check."""
@@ -215,6 +221,12 @@ class RunDir:
             for path in sorted(self._own(), key=self.last.__ne__) if overwrite else []:
                 path.unlink()
             self.plots.mkdir(exist_ok=True)
+            if launch():
+                write_text(self._launch, launch())
+
+    def is_of_this_launch(self) -> bool:
+        """Whether the torchrun that started this process had begun a run here before."""
+        return bool(launch()) and self._launch.is_file() and self._launch.read_text() == launch()
 
     def start_check(self) -> None:
         """Make the folder for the report of a check.

@@ -115,6 +115,7 @@ def test_the_words_of_the_ranks_pass_through_nccl():
         "distributed._launched = lambda: True\n"
         "import os; os.environ['RANK'] = '0'\n"
         "got = [None]; d.all_gather_object(got, {'rng': torch.get_rng_state()})\n"
+        "assert torch.equal(got[0]['rng'], torch.get_rng_state())\n"
         "assert distributed.from_writer(lambda: {'a': np.arange(3)})['a'].tolist() == [0, 1, 2]\n"
         "x = torch.ones(2, device='cuda')\n"
         "assert distributed.sum_over_ranks(x).tolist() == [1, 1]\n"

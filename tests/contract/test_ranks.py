@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,8 @@ import torch
 import evaluate_yeast
 import train_yeast
 from tests.conftest import SMALL, options
+from yeast_get import distributed
+from yeast_get.run_dir import RunDir
 
 FORK = multiprocessing.get_context("forkserver")
 FORK.set_forkserver_preload(
@@ -40,15 +43,21 @@ def _one_rank(main: str, arguments: list[str], environment: dict[str, str]) -> N
     command(arguments, standalone_mode=False)
 
 
-def launch(ranks: int, main: str, arguments: list[str]) -> None:
-    """Run a command in so many processes, each with the environment that torchrun gives it."""
+def launch(ranks: int, main: str, arguments: list[str], own: list[list[str]] | None = None) -> None:
+    """Run a command in so many processes, each with the environment that torchrun gives it.
+
+    `own` are arguments of each rank alone.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     told = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(ranks)}
     told |= {"LOCAL_WORLD_SIZE": str(ranks)}
     each = [told | {"RANK": str(i), "LOCAL_RANK": str(i)} for i in range(ranks)]
-    running = [FORK.Process(target=_one_rank, args=(main, arguments, one)) for one in each]
+    given = [arguments + more for more in own or [[]] * ranks]
+    running = [
+        FORK.Process(target=_one_rank, args=(main, *pair)) for pair in zip(given, each, strict=True)
+    ]
     for process in running:
         process.start()
     for process in running:
@@ -118,26 +127,70 @@ def test_ranks_evaluate_pretrain_and_fine_tune_an_ensemble(table_path, tmp_path,
     np.testing.assert_allclose(predictions[0]["y_pred"], predictions[1]["y_pred"], atol=1e-5)
 
 
-def test_where_one_process_dies_torchrun_starts_again_and_nothing_is_lost(table_path, tmp_path):
+def test_ranks_that_check_and_export_write_once(table_path, tmp_path, train):
+    shared = ["--data", str(table_path), "--device", "cpu"]
+    checked = tmp_path / "checked"
+    launch(2, "train", [*shared, "--check", "--output", str(checked), *options(SMALL)])
+    assert {path.name for path in checked.iterdir()} == {"data_report.json", "data_problems.csv"}
+    run, exported = train(table_path), tmp_path / "exported.pth"
+    model = ["--model", str(run / "best_model.pth"), "--device", "cpu"]
+    launch(2, "evaluate", [*model, "--export", str(exported)])
+    assert exported.is_file()
+
+
+def test_ranks_with_different_tables_are_refused(table, table_path, tmp_path, monkeypatch, capfd):
+    other = tmp_path / "1" / table_path.name
+    other.parent.mkdir()
+    table.assign(target=table["target"] + 1).to_csv(other, index=False)
+    with pytest.raises(AssertionError, match=r"\[2, 2\]"):
+        launch(
+            2, "train", ["--device", "cpu", "--output", str(tmp_path / "run"), *options(SMALL)],
+            [["--data", str(table_path)], ["--data", str(other)]],
+        )  # fmt: skip
+    assert "is another table for process 1 than for the first" in capfd.readouterr().err
+
+
+def test_ranks_meet_although_the_store_holds_those_of_earlier_starts():
+    """One of them starts late, when the first has already met the dead."""
+    store = torch.distributed.HashStore()
+    store.set("here 1", "dead")
+    store.set("here 2", "dead, too")
+    store.set("meeting", "name alive dead others")
+    with ThreadPoolExecutor() as pool:
+        early = [pool.submit(distributed.meeting, store, number, 3) for number in (0, 1)]
+        time.sleep(0.3)
+        late = pool.submit(distributed.meeting, store, 2, 3)
+        names = {each.result(60) for each in (*early, late)}
+    assert len(names) == 1
+    assert "name" not in names
+
+
+def test_only_the_folder_of_this_launch_is_taken_for_that_of_a_restart(tmp_path, monkeypatch):
+    run = RunDir(tmp_path / "run")
+    run.start()
+    assert not run.is_of_this_launch()
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "7")
+    assert not run.is_of_this_launch()
+    run.start()
+    assert run.is_of_this_launch()
+    monkeypatch.setattr(os, "getppid", lambda: 1)
+    assert not run.is_of_this_launch()
+
+
+@pytest.mark.parametrize("who", [min, max])
+def test_where_one_process_dies_torchrun_starts_again_and_nothing_is_lost(
+    table_path, tmp_path, who
+):
     run = tmp_path / "run"
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    command += [
-        "--nproc-per-node",
-        "2",
-        "--max-restarts",
-        "1",
-        "-m",
-        "train_yeast",
-        "--data",
-        str(table_path),
-    ]
+    command += ["--nproc-per-node", "2", "--max-restarts", "1", "-m", "train_yeast"]
+    command += ["--data", str(table_path)]
     settings = [*SMALL, "training.max_epochs=30", "report.enabled=false"]
     command += ["--device", "cpu", "--output", str(run), *options(settings)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as running:
         _wait_for(run / "history.csv", 120)
         children = f"/proc/{running.pid}/task/{running.pid}/children"
-        second = max(int(pid) for pid in Path(children).read_text().split())
-        os.kill(second, signal.SIGKILL)
+        os.kill(who(int(pid) for pid in Path(children).read_text().split()), signal.SIGKILL)
         lines, killed, noticed = [], time.monotonic(), None
         for line in running.stdout:
             lines.append(line.decode())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 
@@ -43,8 +44,9 @@ def signalled(monkeypatch):
         def after_step(run, progress, *rest):
             after(run, progress, *rest)
             if progress.step == step - 1:
-                for _ in range(times):
-                    os.kill(os.getpid(), number)
+                workers = [each.pid for each in multiprocessing.active_children()]
+                for pid in (*workers, *[os.getpid()] * times):
+                    os.kill(pid, number)
 
         monkeypatch.setattr(loop, "_after_step", after_step)
 
@@ -52,11 +54,16 @@ def signalled(monkeypatch):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-@pytest.mark.parametrize("step", [8, 12])  # 6 steps an epoch: inside one, and its last
+@pytest.mark.parametrize(("step", "workers"), [(8, 1), (12, 0)])  # 6 steps an epoch
 def test_a_signal_ends_at_the_next_step_and_resume_changes_nothing(
-    train, table_path, signalled, monkeypatch, capsys, number, step
+    train, table_path, signalled, monkeypatch, capsys, number, step, workers
 ):
-    settings = ("model.head.dropout=0.3", "training.ema_decay=0.9")
+    """Inside an epoch, and at the end of one; workers that load data get the signal, too."""
+    settings = (
+        "model.head.dropout=0.3",
+        "training.ema_decay=0.9",
+        f"training.num_workers={workers}",
+    )
     whole = train(table_path, *settings, output="whole")
     with monkeypatch.context():
         signalled(step, number)

@@ -165,6 +165,9 @@ def test_resuming_with_other_data_or_settings_is_refused(
         train(table_path, "training.batch_size=16", extra=("--resume",))
     assert stopped.value.code == 2
     assert "training.batch_size was 32 and is now 16" in capsys.readouterr().err
+    with pytest.raises(SystemExit):  # which changes how columns are read
+        train(table_path, "data.motif_scale=none", extra=("--resume",))
+    assert "data.motif_scale was 'standard' and is now 'none'" in capsys.readouterr().err
     table.assign(target=table["target"] + 1).to_csv(table_path, index=False)
     with pytest.raises(SystemExit):
         train(table_path, extra=("--resume",))

@@ -8,6 +8,7 @@ R = 1 it is one observation.
 from __future__ import annotations
 
 import copy
+import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -371,6 +372,12 @@ class EpochSampler(Sampler[np.ndarray]):
         return iter(self.batches)
 
 
+def _leave_signals_alone(worker: int) -> None:
+    """What ends a run comes to all its processes, and is the main one's to obey."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
+
+
 def batches(
     dataset: YeastDataset, sampler: EpochSampler, num_workers: int = 0
 ) -> DataLoader[Batch]:
@@ -380,5 +387,6 @@ def batches(
         sampler=sampler,
         batch_size=None,
         num_workers=num_workers,
+        worker_init_fn=_leave_signals_alone,
         generator=torch.Generator(),  # its own, so that it draws nothing from the global one
     )

@@ -11,7 +11,7 @@ import dataclasses
 import logging
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -368,11 +368,13 @@ def saying_how_to_go_on(run: RunDir) -> Iterator[None]:
         yield
     except WriteError as error:
         problem = error.problems[0]
-        if run.last.is_file():
-            held = f"{run.last.name} holds epoch {Checkpoint.load(run.last).epoch}"
-            way = f"then go on with --resume ({held})"
-        else:
-            way = "then start anew" + (" with --overwrite" if run.holds_a_run() else "")
+        way = "then look at what is left there"
+        with suppress(UserError, OSError):
+            if run.last.is_file():
+                held = f"{run.last.name} holds epoch {Checkpoint.load(run.last).epoch}"
+                way = f"then go on with --resume ({held})"
+            else:
+                way = "then start anew" + (" with --overwrite" if run.holds_a_run() else "")
         fix = f"{problem.fix}, {way}"
         raise WriteError(dataclasses.replace(problem, fix=fix)) from error
 

@@ -403,8 +403,8 @@ def _not_finite(run: _Run, what: str, pending: _Pending, progress: Progress) -> 
         Problem(
             f"{what} is not finite in epoch {progress.epoch}, step {progress.step}; "
             f"the {len(at)} rows of that step begin with {rows}",
-            "look at these rows, or lower training.learning_rate; the last whole epoch is in "
-            f"{run.folder.last.name}",
+            "look at these rows, or lower training.learning_rate; "
+            f"{run.folder.last.name} holds the run as it was last saved",
             file=data.source,
         )
     )

@@ -24,7 +24,7 @@ from yeast_get.data.features import FeatureSchema
 from yeast_get.data.seen_regions import SeenRegions
 from yeast_get.data.splits import TEST, TRAIN, TrainedRows, make_split, shuffle_targets, split_line
 from yeast_get.data.yeast_dataset import WindowPlan
-from yeast_get.distributed import from_writer, is_writer, leave, size
+from yeast_get.distributed import from_writer, is_writer, leave, refuse_other_tables, size
 from yeast_get.errors import ConfigError, Problem
 from yeast_get.evaluation import plots, report
 from yeast_get.evaluation.canvas import draw
@@ -96,6 +96,7 @@ def prepare(settings: Settings, device: torch.device, last: Path | None = None) 
     """
     settings, pretrained = start_from(settings, device)
     data = load_expression_data(settings)
+    refuse_other_tables(data.fingerprint, data.source)
     data.log_summary()
     part = make_split(data, settings.split)
     split = split_line(data, part, settings.split)
@@ -296,6 +297,7 @@ def prepare_evaluation(
         log.warning("warning: %s holds %d of the %d members of its ensemble: training has not come "
                     "to its end", checkpoint.file, len(checkpoint.members) + 1, asked)  # fmt: skip
     data = load_expression_data(settings, need_target=False)
+    refuse_other_tables(data.fingerprint, data.source)
     data.match_targets(schema.target_names)
     schema.need_columns(data)
     data.log_summary()

@@ -21,7 +21,15 @@ from yeast_get.data.expression_data import load_expression_data, regions_only
 from yeast_get.data.features import FeatureSchema
 from yeast_get.data.splits import TEST, TRAIN, VAL, region_parts
 from yeast_get.data.yeast_dataset import EpochSampler, MaskedRegionDataset, batches
-from yeast_get.distributed import from_writer, is_writer
+from yeast_get.distributed import (
+    from_writer,
+    is_writer,
+    leave,
+    of_every_rank,
+    rank,
+    refuse_other_tables,
+    size,
+)
 from yeast_get.errors import Problem, RunError
 from yeast_get.evaluation import plots
 from yeast_get.evaluation.canvas import draw
@@ -70,25 +78,23 @@ class Pretraining(Stage):
     def validate(self, model: YeastTransformer, epoch: int) -> tuple[dict[str, Any], None]:
         """Loss and Pearson r over all features of the hidden validation regions, as scaled.
 
-        Which regions are hidden is the same in every epoch. The writer's, for all ranks.
+        Which regions are hidden is the same in every epoch. Ranks share the batches.
         """
-        return from_writer(lambda: self._validate(model, epoch)), None
-
-    def _validate(self, model: YeastTransformer, epoch: int) -> dict[str, Any]:
         training = self.settings.training
         dtype = autocast_dtype(training.precision, self.device)
         self.val_set.use(self.part == VAL)
         seen, wanted = [], []
         loss = 0.0
         with evaluating(model), torch.autocast(self.device.type, dtype, enabled=dtype is not None):
-            for batch in batches(
-                self.val_set, EpochSampler(len(self.val_set), training.batch_size)
-            ):
+            sampler = EpochSampler(len(self.val_set), training.batch_size, shard=(rank(), size()))
+            for batch in batches(self.val_set, sampler):
                 prediction = model(batch.to(self.device, dtype_of(model))).float()
                 loss += float(loss_sum(training.loss, prediction, batch.target, batch.target_mask))
                 seen.append(prediction[batch.target_mask].cpu().numpy())
                 wanted.append(batch.target[batch.target_mask].cpu().numpy())
-        y_pred, y_true = np.concatenate(seen), np.concatenate(wanted)
+        y_pred, y_true = (
+            np.concatenate(of_every_rank(np.concatenate(each))) for each in (seen, wanted)
+        )
         if not len(y_true):
             what = "no region of the validation part is hidden, so that nothing can be validated"
             fix = "hold out more regions (split.fractions), or raise task.mask_ratio"
@@ -97,9 +103,9 @@ class Pretraining(Stage):
             what = f"the predictions of hidden regions are not finite in epoch {epoch}"
             raise RunError(Problem(what, "lower training.learning_rate", file=self.data.source))
         return {
-            "val_loss": loss / len(y_true),
+            "val_loss": sum(of_every_rank(loss)) / len(y_true),
             "val_pearson": score(y_true[:, None], y_pred[:, None])["pearson"],
-        }
+        }, None
 
     def save_best(self, folder: RunDir, kept: Checkpoint) -> None:
         """`pretrained.pth`, in GET's layout."""
@@ -150,6 +156,7 @@ def prepare_pretraining(
     table = load_expression_data(settings, need_target=False, need_samples=False)
     table.log_summary()
     data = regions_only(table)
+    refuse_other_tables(table.fingerprint, table.source)
     of_region = region_parts(table, settings.split)
     part = of_region[data.region_index]
     counts = [int((of_region == code).sum()) for code in (TRAIN, VAL, TEST)]
@@ -193,7 +200,7 @@ def pretrain(ready: PreparedPretraining, device: torch.device, run: RunDir) -> N
         write_findings(ready.described, stage.data, run)
     with deterministic(settings.training.deterministic):
         progress = fit(ready.model, stage, run, device, ready.last)
-    if not is_writer():
+    if not leave():
         return
     formats = settings.report.formats
     draw(plots.plot_history, run.history, run.history_plot, formats, progress.monitor)

@@ -29,11 +29,6 @@ def resumable(path: Path, checkpoint: Checkpoint) -> Checkpoint:
     if last.data_fingerprint != checkpoint.data_fingerprint:
         what = "was trained on other data than --data now holds"
         raise RunError(Problem(what, "resume with the same table", file=str(path)))
-    known = {key: checkpoint.schema.get(key) for key in last.schema}
-    start = (last.load_report.get("sha256"), last.schema)
-    if start != (checkpoint.load_report.get("sha256"), known):
-        what = "was trained on another base than finetune.checkpoint now holds"
-        raise RunError(Problem(what, "resume with the same checkpoint", file=str(path)))
     for section, values in checkpoint.settings.items():
         for key, value in values.items():
             was = last.settings.get(section, {}).get(key, value)
@@ -46,6 +41,13 @@ def resumable(path: Path, checkpoint: Checkpoint) -> Checkpoint:
                         file=str(path),
                     )
                 )
+    if last.load_report.get("sha256") != checkpoint.load_report.get("sha256"):
+        what = "was trained on another base than finetune.checkpoint now holds"
+        raise RunError(Problem(what, "resume with the same checkpoint", file=str(path)))
+    if last.schema != {key: checkpoint.schema.get(key) for key in last.schema}:
+        what = "reads the columns of the table in another way than this version does"
+        fix = f"resume with the version of yeast_get that began it ({last.software})"
+        raise RunError(Problem(what, fix, file=str(path)))
     return last
 
 
