@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import redirect_stderr
 from pathlib import Path
 
 import numpy as np
@@ -39,10 +40,10 @@ STILL = [
 
 def _one_rank(main: str, arguments: list[str], environment: dict[str, str]) -> None:
     os.environ.update(environment)
-    sys.stderr = Path(environment["SAID"]).open("w")
     torch.set_num_threads(1)
     command = train_yeast.main if main == "train" else evaluate_yeast.main
-    command(arguments, standalone_mode=False)
+    with Path(environment["SAID"]).open("w") as said, redirect_stderr(said):
+        command(arguments, standalone_mode=False)
 
 
 def launch(ranks: int, main: str, arguments: list[str], own: list[list[str]] | None = None) -> None:
