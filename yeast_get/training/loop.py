@@ -307,7 +307,7 @@ class _Pending:
     Attributes:
         losses: Of its batches, each a sum over its targets.
         counts: The number of targets in each.
-        rows: Its observations.
+        rows: Their observations, -1 for none.
     """
 
     losses: list[torch.Tensor] = field(default_factory=list)
@@ -335,7 +335,7 @@ def _forward_and_back(run: _Run, batch: Batch, pending: _Pending, due: bool) -> 
         run.scaler.scale(loss / training.batch_size).backward()
     pending.losses.append(loss.detach())
     pending.counts.append(batch.target_mask.sum())
-    pending.rows.append(batch.observation_index[batch.observation_index >= 0])
+    pending.rows.append(batch.observation_index)
 
 
 def _sum_up(run: _Run, progress: Progress, pending: _Pending) -> tuple[float, int, bool]:
@@ -397,6 +397,7 @@ def _stopped(run: _Run, progress: Progress) -> Stopped:
 def _not_finite(run: _Run, what: str, pending: _Pending, progress: Progress) -> RunError:
     """The error that names epoch, step and the rows of a step, on every rank."""
     at = np.concatenate(of_every_rank(torch.cat(pending.rows).cpu().numpy()))
+    at = at[at >= 0]
     data = run.stage.data
     rows = ", ".join(place(data, i) for i in at[:5])
     return RunError(
