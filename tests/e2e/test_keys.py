@@ -257,7 +257,7 @@ def test_importance_rows_is_how_many_rows_are_scored(train, table_path, monkeypa
     rows = []
     true_score = importance.score
     monkeypatch.setattr(
-        importance, "score", lambda y, p: (rows.append(len(y)), true_score(y, p))[1]
+        importance, "score", lambda y, *more: (rows.append(len(y)), true_score(y, *more))[1]
     )
     train(table_path, "task.interpret=true", "task.importance_rows=11")
     assert set(rows) == {11}
