@@ -236,12 +236,19 @@ NESTED = [
     put("baselines", "global_mean", torch.full((1,), 1e300, dtype=torch.float64)),
     put("baselines", "region_keys", torch.zeros(3)),
     put("baselines", "one_dimensional", "yes"),
+    put("baselines", "one_dimensional", True),
     put("baselines", "ridge", "region_scale", torch.zeros(2, 3)),
     put("baselines", "ridge", "bilinear", torch.zeros(1, 1, 1)),
     put("baselines", "usual", {"medium": 3}),
     put("baselines", "boosted", ["tree\nnum_leaves=9999999999\n"]),
     put("calibration", "over", "<script>"),
     put("calibration", "scale", [1.0, 2.0]),
+    put("calibration", "scale", [-1.0]),
+    put("lora", {"base": ["x"]}),
+    put("lora", {"base": 5}),
+    put("lora", {"base": [[1]]}),
+    put("lora", {"modules": [], "base": ["x"], "base_file": 1, "base_sha256": ""}),
+    put("trained_rows", "part", torch.zeros(240, dtype=torch.bfloat16)),
     put("calibration", "quantiles", [[1.0]]),
     put("calibration", "quantiles", [["a"] * 10]),
     put("calibration", "groups", [10**30]),
@@ -323,6 +330,25 @@ def test_what_a_training_starts_from(kept, capsys, name):
         refused(train_yeast, capsys, "--set", f"finetune.checkpoint={path}", *data)
 
 
+ENDLESS = [torch.zeros(1, dtype=kind).expand(2**31) for kind in (torch.uint8, torch.int64)]
+"""Claims to hold 2 ** 31 numbers, and takes seconds to look through; 2 ** 48 would take years."""
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        ({"part": ENDLESS[0], "cell": None}, "larger than"),
+        ({"part": ENDLESS[0], "cell": ENDLESS[1]}, "larger than"),
+        ({"part": torch.zeros(240, dtype=torch.bfloat16)}, "BFloat16"),
+        ({"part": torch.zeros(240, dtype=torch.uint8).to_sparse()}, "larger than"),
+    ],
+)
+def test_rows_that_a_training_starts_from(kept, capsys, rows, said):
+    path = changed(kept, "layout3", lambda values: values["trained_rows"].update(rows))
+    data = ("--data", f"{kept[0]}/table.csv", "--check", "--device", "cpu")
+    assert said in refused(train_yeast, capsys, "--set", f"finetune.checkpoint={path}", *data)
+
+
 def test_what_a_training_goes_on_from(kept, capsys):
     run = kept[1] / "run"
     run.mkdir()
@@ -351,13 +377,19 @@ def test_trees_that_would_end_the_process():
         return f"tree\nmax_feature_idx=1\ntree_sizes=1\n\nTree=0\n{lines}\n\nend of trees\nrest"
 
     kept = Boosted.from_list([text()]).models[0]
-    assert "tree_sizes" not in kept
-    assert "leaf_value=1 2 3" in kept
+    assert kept.startswith("tree\nversion=v4\nnum_class=1\nnum_tree_per_iteration=1\n")
+    assert "leaf_value=1.0 2.0 3.0\n" in kept
+    for more in ("shrinkage=1\rleft_child=90000000 1", "left_child=7 7\x0b", "left_child =7 7"):
+        assert Boosted.from_list([text(**{"x": f"1\n{more}\nleft_child=1 -1"})]).models == [kept]
+    for more in ("num_tree_per_iteration=0", "num_class=1000000", "tree_sizes=9",
+                 "objective=multiclass num_class:1000"):  # fmt: skip
+        assert Boosted.from_list([text().replace("\n\n", f"\n{more}\n\n", 1)]).models == [kept]
     for other in (
         {"left_child": "0 -1"}, {"left_child": "5 -1"}, {"right_child": "-9 -3"},
         {"left_child": "-1"}, {"split_feature": "7 0"}, {"leaf_value": "1 2"},
         {"num_leaves": "999999999"}, {"num_leaves": "-3"}, {"decision_type": "1 2"},
         {"threshold": "nan 1"}, {"num_cat": "5"}, {"is_linear": "1"}, {"num_cat": "x"},
+        {"leaf_value": "1 2 1e300"}, {"leaf_value": "1 2 nan"}, {"decision_type": "2 300"},
     ):  # fmt: skip
         with pytest.raises(ValueError, match="LightGBM are damaged"):
             Boosted.from_list([text(**other)])

@@ -122,6 +122,8 @@ class Calibration:
         calibration = build(cls, stored)
         if any(len(each) != len(LEVELS) for each in calibration.quantiles):
             raise ValueError(f"a target has other quantiles than those of {len(LEVELS)} levels")
+        if min(calibration.scale) < 0:
+            raise ValueError("a scale is negative")
         return calibration
 
 
