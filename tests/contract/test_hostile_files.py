@@ -7,6 +7,7 @@ training, no subprocess.
 from __future__ import annotations
 
 import io
+import json
 import os
 import pickle
 import random
@@ -244,6 +245,7 @@ NESTED = [
     put("calibration", "over", "<script>"),
     put("calibration", "scale", [1.0, 2.0]),
     put("calibration", "scale", [-1.0]),
+    put("calibration", "quantiles", [[None] * 9 + [-1.0]]),
     put("lora", {"base": ["x"]}),
     put("lora", {"base": 5}),
     put("lora", {"base": [[1]]}),
@@ -261,6 +263,46 @@ NESTED = [
 @pytest.mark.parametrize("at", range(len(NESTED)))
 def test_what_is_wrong_inside_of_a_part(kept, capsys, at):
     look(kept, capsys, changed(kept, "layout3", NESTED[at]))
+
+
+NO_HASHES = {"region_hash": torch.zeros(60).long(), "sample_hash": torch.zeros(4).long()}
+ODD = [
+    [
+        put("schema", "target_mean", [1e36]),
+        put("baselines", "region_means", torch.full((42, 1), 1e36).double()),
+        put("baselines", "condition_effects", torch.full((3, 1), -1e36).double()),
+        put("calibration", "scale", [1e36]),
+        put("seen_regions", "center", torch.full((2,), 1e36)),
+    ],
+    [
+        put("schema", "target_names", ["=cmd|<script>../../x"]),
+        put("baselines", "global_mean", torch.full((1,), NAN).double()),
+        put("calibration", "quantiles", [[None] * 10]),
+        put("calibration", "groups", [-5]),
+        put("seen_regions", "limit", NAN),
+        put("trained_rows", "part", torch.full((240,), 4, dtype=torch.uint8)),
+        put("software", "\033[2J"),
+    ],
+    [
+        put("schema", "doses", {"drug_concentration": {"h2o2": [NAN, NAN]}}),
+        put("baselines", "region_keys", torch.zeros(42).long()),
+        put("calibration", "quantiles", [[1e36] * 10]),
+        put("seen_regions", "precision", -torch.ones(2, 2)),
+        put("trained_rows", "cell", torch.zeros(240).long()),
+        lambda values: values["trained_rows"].update(NO_HASHES),
+    ],
+]
+
+
+@pytest.mark.parametrize("at", range(len(ODD)))
+def test_what_is_odd_and_can_be_so_ends_no_evaluation(kept, capsys, at):
+    """`--check` stops before rows are scored; these files go all the way."""
+    path = changed(kept, "layout3", lambda values: [change(values) for change in ODD[at]])
+    table = ("--data", f"{kept[0]}/table.csv", "--device", "cpu", "--set", "report.enabled=false")
+    output = kept[1] / f"odd{at}"
+    code, said = ends(evaluate_yeast, capsys, "--model", path, *table, "--output", output)
+    assert code == 0, said
+    json.loads((output / "metrics.json").read_text(), parse_constant=pytest.fail)
 
 
 def test_values_without_end(kept, capsys):
