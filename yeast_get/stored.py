@@ -62,7 +62,10 @@ def build(cls: type[T], stored: Any) -> T:
     for name, value in given.items():
         hint = hints[name]
         if np.ndarray in (hint, *_parts(hint)) and hasattr(value, "numpy"):
-            given[name] = value = value.numpy()
+            try:
+                given[name] = value = value.numpy()
+            except (TypeError, RuntimeError) as error:  # bfloat16, sparse, on another device
+                raise ValueError(f"{name}: {error}") from None
         check(hint, value, name)
         if value is not None:
             sizes = [each for each in _parts(hint) if isinstance(each, Sizes)]

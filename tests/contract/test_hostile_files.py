@@ -7,6 +7,7 @@ training, no subprocess.
 from __future__ import annotations
 
 import io
+import json
 import os
 import pickle
 import random
@@ -236,12 +237,20 @@ NESTED = [
     put("baselines", "global_mean", torch.full((1,), 1e300, dtype=torch.float64)),
     put("baselines", "region_keys", torch.zeros(3)),
     put("baselines", "one_dimensional", "yes"),
+    put("baselines", "one_dimensional", True),
     put("baselines", "ridge", "region_scale", torch.zeros(2, 3)),
     put("baselines", "ridge", "bilinear", torch.zeros(1, 1, 1)),
     put("baselines", "usual", {"medium": 3}),
     put("baselines", "boosted", ["tree\nnum_leaves=9999999999\n"]),
     put("calibration", "over", "<script>"),
     put("calibration", "scale", [1.0, 2.0]),
+    put("calibration", "scale", [-1.0]),
+    put("calibration", "quantiles", [[None] * 9 + [-1.0]]),
+    put("lora", {"base": ["x"]}),
+    put("lora", {"base": 5}),
+    put("lora", {"base": [[1]]}),
+    put("lora", {"modules": [], "base": ["x"], "base_file": 1, "base_sha256": ""}),
+    put("trained_rows", "part", torch.zeros(240, dtype=torch.bfloat16)),
     put("calibration", "quantiles", [[1.0]]),
     put("calibration", "quantiles", [["a"] * 10]),
     put("calibration", "groups", [10**30]),
@@ -254,6 +263,46 @@ NESTED = [
 @pytest.mark.parametrize("at", range(len(NESTED)))
 def test_what_is_wrong_inside_of_a_part(kept, capsys, at):
     look(kept, capsys, changed(kept, "layout3", NESTED[at]))
+
+
+NO_HASHES = {"region_hash": torch.zeros(60).long(), "sample_hash": torch.zeros(4).long()}
+ODD = [
+    [
+        put("schema", "target_mean", [1e36]),
+        put("baselines", "region_means", torch.full((42, 1), 1e36).double()),
+        put("baselines", "condition_effects", torch.full((3, 1), -1e36).double()),
+        put("calibration", "scale", [1e36]),
+        put("seen_regions", "center", torch.full((2,), 1e36)),
+    ],
+    [
+        put("schema", "target_names", ["=cmd|<script>../../x"]),
+        put("baselines", "global_mean", torch.full((1,), NAN).double()),
+        put("calibration", "quantiles", [[None] * 10]),
+        put("calibration", "groups", [-5]),
+        put("seen_regions", "limit", NAN),
+        put("trained_rows", "part", torch.full((240,), 4, dtype=torch.uint8)),
+        put("software", "\033[2J"),
+    ],
+    [
+        put("schema", "doses", {"drug_concentration": {"h2o2": [NAN, NAN]}}),
+        put("baselines", "region_keys", torch.zeros(42).long()),
+        put("calibration", "quantiles", [[1e36] * 10]),
+        put("seen_regions", "precision", -torch.ones(2, 2)),
+        put("trained_rows", "cell", torch.zeros(240).long()),
+        lambda values: values["trained_rows"].update(NO_HASHES),
+    ],
+]
+
+
+@pytest.mark.parametrize("at", range(len(ODD)))
+def test_what_is_odd_and_can_be_so_ends_no_evaluation(kept, capsys, at):
+    """`--check` stops before rows are scored; these files go all the way."""
+    path = changed(kept, "layout3", lambda values: [change(values) for change in ODD[at]])
+    table = ("--data", f"{kept[0]}/table.csv", "--device", "cpu", "--set", "report.enabled=false")
+    output = kept[1] / f"odd{at}"
+    code, said = ends(evaluate_yeast, capsys, "--model", path, *table, "--output", output)
+    assert code == 0, said
+    json.loads((output / "metrics.json").read_text(), parse_constant=pytest.fail)
 
 
 def test_values_without_end(kept, capsys):
@@ -323,6 +372,25 @@ def test_what_a_training_starts_from(kept, capsys, name):
         refused(train_yeast, capsys, "--set", f"finetune.checkpoint={path}", *data)
 
 
+ENDLESS = [torch.zeros(1, dtype=kind).expand(2**31) for kind in (torch.uint8, torch.int64)]
+"""Claims to hold 2 ** 31 numbers, and takes seconds to look through; 2 ** 48 would take years."""
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        ({"part": ENDLESS[0], "cell": None}, "larger than"),
+        ({"part": ENDLESS[0], "cell": ENDLESS[1]}, "larger than"),
+        ({"part": torch.zeros(240, dtype=torch.bfloat16)}, "BFloat16"),
+        ({"part": torch.zeros(240, dtype=torch.uint8).to_sparse()}, "larger than"),
+    ],
+)
+def test_rows_that_a_training_starts_from(kept, capsys, rows, said):
+    path = changed(kept, "layout3", lambda values: values["trained_rows"].update(rows))
+    data = ("--data", f"{kept[0]}/table.csv", "--check", "--device", "cpu")
+    assert said in refused(train_yeast, capsys, "--set", f"finetune.checkpoint={path}", *data)
+
+
 def test_what_a_training_goes_on_from(kept, capsys):
     run = kept[1] / "run"
     run.mkdir()
@@ -351,13 +419,19 @@ def test_trees_that_would_end_the_process():
         return f"tree\nmax_feature_idx=1\ntree_sizes=1\n\nTree=0\n{lines}\n\nend of trees\nrest"
 
     kept = Boosted.from_list([text()]).models[0]
-    assert "tree_sizes" not in kept
-    assert "leaf_value=1 2 3" in kept
+    assert kept.startswith("tree\nversion=v4\nnum_class=1\nnum_tree_per_iteration=1\n")
+    assert "leaf_value=1.0 2.0 3.0\n" in kept
+    for more in ("shrinkage=1\rleft_child=90000000 1", "left_child=7 7\x0b", "left_child =7 7"):
+        assert Boosted.from_list([text(**{"x": f"1\n{more}\nleft_child=1 -1"})]).models == [kept]
+    for more in ("num_tree_per_iteration=0", "num_class=1000000", "tree_sizes=9",
+                 "objective=multiclass num_class:1000"):  # fmt: skip
+        assert Boosted.from_list([text().replace("\n\n", f"\n{more}\n\n", 1)]).models == [kept]
     for other in (
         {"left_child": "0 -1"}, {"left_child": "5 -1"}, {"right_child": "-9 -3"},
         {"left_child": "-1"}, {"split_feature": "7 0"}, {"leaf_value": "1 2"},
         {"num_leaves": "999999999"}, {"num_leaves": "-3"}, {"decision_type": "1 2"},
         {"threshold": "nan 1"}, {"num_cat": "5"}, {"is_linear": "1"}, {"num_cat": "x"},
+        {"leaf_value": "1 2 1e300"}, {"leaf_value": "1 2 nan"}, {"decision_type": "2 300"},
     ):  # fmt: skip
         with pytest.raises(ValueError, match="LightGBM are damaged"):
             Boosted.from_list([text(**other)])

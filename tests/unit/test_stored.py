@@ -57,6 +57,9 @@ def test_tensors_become_arrays_and_what_has_a_default_may_be_missing():
         ({"at": [10**30]}, "at holds a whole number of 100 bits"),
         ({"at": [True]}, r"at\.0: Input should be a valid integer"),
         ({"more": 1}, "Part: unknown more"),
+        ({"weights": torch.zeros(1, dtype=torch.bfloat16)}, "weights: .* BFloat16"),
+        ({"weights": torch.zeros(1).to_sparse()}, "weights: .* [Ss]parse"),
+        ({"weights": torch.zeros(1, requires_grad=True)}, "weights: .* requires grad"),
     ],
 )
 def test_what_does_not_fit_is_named(change, said):

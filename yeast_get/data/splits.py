@@ -27,9 +27,6 @@ TRAIN, VAL, TEST, UNUSED, NEW = 0, 1, 2, 3, 4
 PART_NAMES = (*PARTS, "new")
 """Names by code. `new` are rows of another table that the training table did not hold."""
 
-MOST_CELLS = 4_000_000_000
-"""Regions times samples of a table that a checkpoint may speak of: a byte each."""
-
 
 def make_split(data: ExpressionData, config: SplitConfig) -> np.ndarray:
     """Part of every observation [N] uint8, as `split` asks for; unmeasured ones are `unused`.
@@ -319,13 +316,12 @@ class TrainedRows:
         region = _positions(self.region_hash, data.region_hash)[data.region_index]
         sample = _positions(self.sample_hash, data.sample_hash)
         sample = np.where(ours[sample] == theirs, sample, -1)[data.sample_index]
-        by_sample = self._table(samples, np.arange(samples))
-        part = _look_up(by_sample, region, sample)
+        part = self._part_at(samples, np.arange(samples), region, sample)
         values, codes = np.unique(ours, return_inverse=True)
-        by_signature = self._table(len(values), codes.reshape(-1))
         signature = _positions(values, theirs)[data.sample_index]
         blank_in_both = ~data.measured & (region >= 0) & (sample >= 0) & (part == NEW)
-        part = np.where(part == NEW, _look_up(by_signature, region, signature), part)
+        alike = self._part_at(len(values), codes.reshape(-1), region, signature)
+        part = np.where(part == NEW, alike, part)
         return np.where(blank_in_both, np.uint8(UNUSED), part)
 
     def _shared_signatures(self, data: ExpressionData) -> tuple[np.ndarray, np.ndarray]:
@@ -336,13 +332,27 @@ class TrainedRows:
         ours = self.field_hash[:, here].sum(axis=1, dtype=np.int64)
         return ours, data.field_hash[:, there].sum(axis=1, dtype=np.int64)
 
-    def _table(self, width: int, column_of_sample: np.ndarray) -> np.ndarray:
-        """[P,width] uint8: the part of each cell; training wins, then val, then test."""
-        cell = self._cells()
-        samples = len(self.sample_hash)
-        table = np.full((len(self.region_hash), width), NEW, dtype=np.uint8)
-        np.minimum.at(table, (cell // samples, column_of_sample[cell % samples]), self.part)
-        return table
+    def _part_at(
+        self, width: int, column_of_sample: np.ndarray, region: np.ndarray, column: np.ndarray
+    ) -> np.ndarray:
+        """Part of each wanted place [n] uint8, `NEW` where no row is; train wins, then val, test.
+
+        Takes memory for the rows that are there, and not for all regions times samples.
+
+        Args:
+            width: Columns of a table of places, with a line per region.
+            column_of_sample: [S] column of each sample in it.
+            region: [n] lines that are asked for, -1 = none.
+            column: [n] columns, likewise.
+        """
+        cell, samples = self._cells(), len(self.sample_hash)
+        place = cell // samples * width + column_of_sample[cell % samples]
+        # The first of a place has the part that wins; a grid's are nearly in order.
+        known = np.sort(place * 8 + self.part, kind="stable")
+        wanted = region * width + column
+        found = known[np.searchsorted(known, wanted * 8).clip(max=len(known) - 1)]
+        there = (region >= 0) & (column >= 0) & (found // 8 == wanted)
+        return np.where(there, found % 8, NEW).astype(np.uint8)
 
     def _cells(self) -> np.ndarray:
         return np.arange(len(self.part)) if self.cell is None else self.cell
@@ -385,11 +395,14 @@ class TrainedRows:
         """
         rows = build(cls, values)
         grid = len(rows.region_hash) * len(rows.sample_hash)
-        if not len(rows.part) or not 0 < grid <= MOST_CELLS or rows.part.max() > NEW:
-            raise ValueError(f"{len(rows.part)} rows of {grid} cells, or a part that is none")
-        cell = rows.cell
-        if len(rows.part) != grid if cell is None else not 0 <= cell.min() <= cell.max() < grid:
-            raise ValueError("rows of cells that are not there")
+        if rows.cell is None:
+            fits = 0 < len(rows.part) == grid
+        else:
+            fits = len(rows.cell) > 0 and 0 <= rows.cell.min() <= rows.cell.max() < grid
+        if not fits:
+            raise ValueError(f"{len(rows.part)} rows that are not those of {grid} cells")
+        if rows.part.max() > NEW:
+            raise ValueError("a part that is none")
         return rows
 
 
@@ -398,8 +411,3 @@ def _positions(known: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     order = np.argsort(known, kind="stable")
     at = np.searchsorted(known[order], wanted).clip(max=len(known) - 1)
     return np.where(known[order][at] == wanted, order[at], -1)
-
-
-def _look_up(table: np.ndarray, row: np.ndarray, column: np.ndarray) -> np.ndarray:
-    found = table[row, column]
-    return np.where((row >= 0) & (column >= 0), found, np.uint8(NEW))

@@ -1,7 +1,7 @@
 """LightGBM on the rows of the table: gradient-boosted trees, where the package is installed.
 
 What most users would try first. The trees see regions and conditions as the model does, categories
-as categories. They are kept as LightGBM's own text; a leaf is a mean over 20 rows or more.
+as categories. They are kept as a text that LightGBM reads; a leaf is a mean over 20 rows or more.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ import numpy as np
 from yeast_get.data.blocks import blocks
 from yeast_get.data.expression_data import ExpressionData
 from yeast_get.data.features import FeatureSchema
-from yeast_get.stored import check
+from yeast_get.stored import LARGEST, check
 
 log = logging.getLogger(__name__)
 
 NAME = "LightGBM"
 
 ROUNDS = 400
-MOST_TREES, MOST_LEAVES = 100_000, 100_000
+MOST_TREES, MOST_LEAVES, MOST_COLUMNS = 100_000, 100_000, 1_000_000
 MOST_VALUES = 400_000_000
 """Rows times columns above which it is not fitted."""
 
@@ -96,7 +96,7 @@ class Boosted:
                 free_raw_data=True,
             )
             models.append(lightgbm.train(PARAMETERS, table, ROUNDS).model_to_string())
-        return cls(models)
+        return cls.from_list(models)
 
     def predict(
         self, data: ExpressionData, schema: FeatureSchema, wanted: np.ndarray
@@ -112,6 +112,9 @@ class Boosted:
         except lightgbm.basic.LightGBMError as error:
             return f"its trees cannot be read ({error})"
         said = np.empty((len(rows), len(boosters)))
+        for booster in boosters:
+            if booster.num_feature() != inputs.width:
+                return f"its trees are of {booster.num_feature()} columns, not {inputs.width}"
         for some in blocks(len(rows), max(1, AT_ONCE // inputs.width)):
             features = inputs.of(rows[some])
             for t, booster in enumerate(boosters):
@@ -120,68 +123,82 @@ class Boosted:
 
 
 def _checked(text: str) -> str:
-    """The head and the trees of a model, of which every branch leads to a leaf.
+    """A model anew, of numbers that fit each other and of which every branch leads to a leaf.
 
-    LightGBM trusts its files: a branch that leads out of the tree, or back to itself, ends or hangs
-    the process. The table of the trees' sizes is left out, since it is for reading by many threads,
-    which end the process where it is wrong.
+    LightGBM trusts its files: a branch that leads out of the tree, or back to itself, a wrong
+    number of classes, or a line within a line ends or hangs the process. So nothing of the text
+    itself is kept, and of its head nothing but the number of columns.
     """
     head, *trees = text.partition("\nend of trees")[0].split("\nTree=")
-    lines = [line for line in head.split("\n") if not line.startswith("tree_sizes=")]
     try:
-        features = int(_values("\n".join(lines))["max_feature_idx"]) + 1
-        sound = len(trees) <= MOST_TREES and all(
-            _is_sound(_values(tree), features) for tree in trees
-        )
+        columns = int(_values(head)["max_feature_idx"]) + 1
+        if not 0 < columns <= MOST_COLUMNS or len(trees) > MOST_TREES:
+            raise ValueError("too large")
+        made = [_tree(_values(tree), columns) for tree in trees]
     except (KeyError, OverflowError, ValueError):
-        sound = False
-    if not sound:
-        raise ValueError("boosted: the trees of LightGBM are damaged")
-    return "\nTree=".join(["\n".join(lines), *trees]) + "\nend of trees\n"
+        raise ValueError("boosted: the trees of LightGBM are damaged") from None
+    lines: dict[str, list[Any]] = {
+        "tree\nversion": ["v4"],
+        "num_class": [1],
+        "num_tree_per_iteration": [1],
+        "label_index": [0],
+        "max_feature_idx": [columns - 1],
+        "objective": ["regression"],
+        "feature_names": [f"Column_{i}" for i in range(columns)],
+        "feature_infos": ["none"] * columns,
+    }
+    parts = [_text(lines), *(f"Tree={i}\n{_text(tree)}" for i, tree in enumerate(made))]
+    return "\n\n".join(parts) + "\n\n\nend of trees\n"
 
 
 def _values(text: str) -> dict[str, str]:
-    pairs = [line.partition("=") for line in text.split("\n")]
-    if len({key for key, _, value in pairs if value}) < sum(bool(value) for *_, value in pairs):
-        raise ValueError("a key stands twice")
-    return {key: value for key, _, value in pairs}
+    return {key: value for key, _, value in (line.partition("=") for line in text.split("\n"))}
 
 
-def _is_sound(tree: dict[str, str], features: int) -> bool:
-    """Whether the arrays of a tree fit each other; a branch leads to a later one or to a leaf."""
+def _text(lines: dict[str, list[Any]]) -> str:
+    return "\n".join(f"{key}={' '.join(map(str, values))}" for key, values in lines.items())
 
-    def numbers(key: str, count: int, kind: type) -> np.ndarray:
-        found: np.ndarray = np.array(tree.get(key, "").split(), dtype=kind)
-        if len(found) != count or not np.isfinite(found).all():
+
+def _tree(held: dict[str, str], columns: int) -> dict[str, list[Any]]:
+    """The lines of a tree, whose arrays fit each other; a branch leads to a later one or to a leaf.
+
+    Raises:
+        ValueError: Where they do not.
+    """
+    made: dict[str, list[Any]] = {}
+
+    def numbers(key: str, count: int, low: float, high: float, kind: type = int) -> np.ndarray:
+        found: np.ndarray = np.array(held[key].split(), dtype=np.dtype(kind))
+        if len(found) != count or not ((found >= low) & (found <= high)).all():
             raise ValueError(key)
+        made[key] = found.tolist()
         return found
 
-    leaves, categorical = int(tree["num_leaves"]), int(tree["num_cat"])
-    if not 0 < leaves <= MOST_LEAVES or int(tree.get("is_linear", 0)):
-        return False
-    numbers("leaf_value", leaves, float)
+    leaves = int(numbers("num_leaves", 1, 1, MOST_LEAVES)[0])
+    categorical = int(numbers("num_cat", 1, 0, leaves - 1)[0])
+    numbers("leaf_value", leaves, -LARGEST, LARGEST, float)
+    if int(held.get("is_linear", 0)):
+        raise ValueError("is_linear")
     if leaves == 1:
-        return categorical == 0
-    at = np.arange(leaves - 1)
+        return made
+    splits = leaves - 1
     for key in ("left_child", "right_child"):
-        child = numbers(key, leaves - 1, np.int64)
-        if not np.where(child < 0, ~child < leaves, (child > at) & (child < leaves - 1)).all():
-            return False
-    feature = numbers("split_feature", leaves - 1, np.int64)
-    threshold = numbers("threshold", leaves - 1, float)
-    words = numbers("decision_type", leaves - 1, np.int64) % 2 == 1
-    if not ((feature >= 0) & (feature < features)).all() or not 0 <= categorical < leaves:
-        return False
-    if not categorical:
-        return not words.any()
-    ends = numbers("cat_boundaries", categorical + 1, np.int64)
-    numbers("cat_threshold", int(ends[-1]), np.int64)
-    chosen = threshold[words]
-    return bool(
-        ends[0] == 0
-        and (np.diff(ends) > 0).all()
-        and ((chosen >= 0) & (chosen < categorical)).all()
-    )
+        child = numbers(key, splits, -leaves, splits - 1)
+        if not ((child < 0) | (child > np.arange(splits))).all():
+            raise ValueError(key)
+    numbers("split_feature", splits, 0, columns - 1)
+    finite = np.finfo(float).max
+    threshold = numbers("threshold", splits, -finite, finite, float)
+    words = threshold[numbers("decision_type", splits, 0, 15) % 2 == 1]
+    if not ((words >= 0) & (words < categorical)).all():
+        raise ValueError("threshold")
+    if categorical:
+        most = len(held["cat_threshold"])
+        ends = numbers("cat_boundaries", categorical + 1, 0, most)
+        numbers("cat_threshold", int(ends[-1]), 0, 2**32 - 1)
+        if ends[0] or (np.diff(ends) <= 0).any():
+            raise ValueError("cat_boundaries")
+    return made
 
 
 class _Inputs:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from itertools import chain
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -122,6 +123,8 @@ class Calibration:
         calibration = build(cls, stored)
         if any(len(each) != len(LEVELS) for each in calibration.quantiles):
             raise ValueError(f"a target has other quantiles than those of {len(LEVELS)} levels")
+        if min(calibration.scale) < 0 or any(q and q < 0 for q in chain(*calibration.quantiles)):
+            raise ValueError("an interval ends below where it begins")
         return calibration
 
 

@@ -144,6 +144,8 @@ class Rivals:
         Raises:
             ValueError: Naming what is of another size.
         """
+        if self.means.one_dimensional:
+            raise ValueError("its means are of one target without a name")
         sizes = schema.sizes()
         regions = sizes.region_features + sizes.accessibility
         conditions = 2 * len(sizes.numbers) + len(self.usual) + 2 * len(sizes.drugs)

@@ -216,7 +216,7 @@ def calibration_curve(evaluation: Evaluation, predictions: Predictions) -> pd.Da
         width = (high - low)[known]
         n = int(known.sum())
         covered = float(inside[known].mean()) if n else np.nan
-        rows.append([level, covered, n, float(width.mean()) if n else np.nan])
+        rows.append([level, covered, n, float(width.mean(dtype=np.float64)) if n else np.nan])
     return pd.DataFrame(rows, columns=["level", "covered", "n", "mean_width"])
 
 

@@ -192,6 +192,9 @@ def _check_archive(file: Path) -> None:
             if pickles[0].file_size > LONGEST_PICKLE:
                 what = f"holds {pickles[0].file_size >> 20} MiB beside its tensors"
                 raise _refused(file, what, "give a file with weights only")
+            if not any(each.CRC for each in records):
+                what = "was saved without checksums (torch.serialization.set_crc32_options)"
+                raise _refused(file, what, "save it anew with them")
             wrong = archive.testzip()
             if wrong is not None:
                 what = f"is damaged or cut off (the checksum of {wrong} is another)"

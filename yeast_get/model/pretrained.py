@@ -35,6 +35,9 @@ WIDTH_OF_A_HEAD = 64
 MOST_BLOCKS = 1000
 """More blocks than any model has; the number is read off the names of a file."""
 
+MOST_COPIES = 8
+"""In float32, the tensors of a file may take this many times its size: halves do, shared ones."""
+
 MINLORA_ALPHA, YEAST_ALPHA = 1, 16
 """Numerators of the LoRA scale in minLoRA (GET's) and in the yeast layout; over the rank."""
 
@@ -281,7 +284,10 @@ def _read(file: str, values: Any, num_heads: int | None, lora_scale: LoraScale) 
     if own and any(name not in held["model"] for name in held.get("lora", {}).get("base", [])):
         what = "is an adapter, and holds no backbone"
         raise CheckpointError(Problem(what, "give the file that it was trained from", file=file))
-    layout, state = _current_names(file, _state_dict(values))
+    state = _state_dict(values)
+    if sum(each.numel() for each in state.values()) * 4 > MOST_COPIES * Path(file).stat().st_size:
+        raise ValueError("its tensors claim far more bytes than the file has")
+    layout, state = _current_names(file, state)
     # what is ours beside the backbone belongs to the table that it was trained on
     left_out = {
         key: "of the table that it was trained on" for key in state if own and _is_ours(key)

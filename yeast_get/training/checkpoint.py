@@ -168,10 +168,13 @@ class Checkpoint:
                 raise ValueError("it holds what is no tensor, or is larger than it is in the file")
             if sum(each.nbytes for each in tensors) > Path(path).stat().st_size:
                 raise ValueError("its tensors claim more bytes than the file has")
-            return stored.build(cls, parts | {"file": file})
+            checkpoint = stored.build(cls, parts | {"file": file})
+            if checkpoint.lora:
+                stored.build(_Adapters, checkpoint.lora)
         except ValueError as error:
             what = f"holds what no checkpoint holds ({error})"
             raise CheckpointError(Problem(what, "do not use it", file=file)) from None
+        return checkpoint
 
     # ----------------------------------------------------------------------------- adapters
 
@@ -268,8 +271,6 @@ class Checkpoint:
         Raises:
             ValueError: Where they are not the model's, or not finite.
         """
-        if self.lora:
-            stored.build(_Adapters, self.lora)
         if self.load_report:
             pairs = {key: tuple(self.load_report[key]) for key in ("backbone", "encoder")}
             stored.build(LoadReport, self.load_report | pairs)

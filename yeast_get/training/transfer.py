@@ -26,9 +26,11 @@ from yeast_get.data.features import FeatureSchema
 from yeast_get.data.splits import TRAIN, VAL, TrainedRows
 from yeast_get.errors import CheckpointError, ConfigError, Problem
 from yeast_get.model import lora
+from yeast_get.model.checkpoint_file import is_whole
 from yeast_get.model.get_backbone import without_dropout
 from yeast_get.model.pretrained import GetWeights, LoadReport, adopt, load_get, read_get
 from yeast_get.model.yeast_model import YeastTransformer
+from yeast_get.stored import check_plain
 
 log = logging.getLogger(__name__)
 
@@ -107,6 +109,8 @@ def read_pretrained(config: FinetuneConfig) -> Pretrained | None:
                     config.checkpoint)  # fmt: skip
     try:
         if weights.trained_rows:
+            if not all(map(is_whole, check_plain(weights.trained_rows, "trained_rows"))):
+                raise ValueError("trained_rows are larger than they are in the file")
             TrainedRows.from_dict(weights.trained_rows)
     except ValueError as error:
         what = f"holds what no checkpoint holds ({error})"

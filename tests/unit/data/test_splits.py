@@ -458,6 +458,21 @@ def test_trained_rows_travel_through_a_weights_only_checkpoint(data, tmp_path, g
     assert (back.cell is None) is grid
 
 
+def test_few_rows_of_many_regions_and_samples_take_memory_for_the_rows(data):
+    """10 ** 12 places, of which the table fills a few hundred."""
+    part, more = make_split(data, config()), torch.arange(10**6)
+    values = TrainedRows.of(data, part).to_dict()
+    blank = torch.zeros(len(more), values["field_hash"].shape[1], dtype=torch.int64)
+    region, sample = values["cell"] // data.num_samples, values["cell"] % data.num_samples
+    values |= {
+        "region_hash": torch.cat([values["region_hash"], more]),
+        "sample_hash": torch.cat([values["sample_hash"], more]),
+        "field_hash": torch.cat([values["field_hash"], blank]),
+        "cell": region * (data.num_samples + len(more)) + sample,
+    }
+    assert TrainedRows.from_dict(values).parts_of(data).tolist() == part.tolist()
+
+
 def test_remembered_rows_hold_no_targets_and_no_names(data):
     values = TrainedRows.of(data, make_split(data, config())).to_dict()
     assert set(values) == {

@@ -77,6 +77,32 @@ def test_blank_targets_teach_nothing(fitted):
     np.testing.assert_allclose(one, other)
 
 
+def test_what_is_kept_of_the_text_predicts_the_same_to_the_last_bit(fitted, monkeypatch):
+    import lightgbm
+
+    data, schema, train, _ = fitted
+    y, texts = schema.to_model(data.target[train]), []
+    checked = boosting._checked
+    monkeypatch.setattr(boosting, "_checked", lambda text: texts.append(text) or checked(text))
+    kept = boosting.Boosted.fit(data, schema, train, y)
+    inputs = boosting._Inputs(data, schema)
+    assert inputs.categories > 0
+    assert "cat_threshold=" in kept.models[0]
+    features = inputs.of(np.arange(len(data.target)))
+    features[::7] = np.nan
+    features[::5] *= 100
+    one, other = (lightgbm.Booster(model_str=text) for text in (texts[0], kept.models[0]))
+    np.testing.assert_array_equal(one.predict(features), other.predict(features))
+    assert boosting.Boosted.from_list(kept.models) == kept
+
+
+def test_trees_of_another_table_say_so_and_do_not_end_the_evaluation(fitted):
+    data, schema, train, rivals = fitted
+    other = rivals.boosted.models[0].replace("max_feature_idx=", "max_feature_idx=1")
+    said = boosting.Boosted.from_list([other]).predict(data, schema, ~train)
+    assert said.startswith("its trees are of 1")
+
+
 def test_rows_that_are_predicted_in_blocks_get_the_same_numbers(fitted, monkeypatch):
     whole = said_of(fitted, fitted[3])[boosting.NAME]
     monkeypatch.setattr(boosting, "AT_ONCE", 500)

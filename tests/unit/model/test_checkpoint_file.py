@@ -20,6 +20,7 @@ import zipfile
 import numpy as np
 import pytest
 import torch
+from torch.serialization import set_crc32_options
 
 from yeast_get.errors import CheckpointError
 from yeast_get.model import checkpoint_file
@@ -441,6 +442,15 @@ def test_one_compressed_tensor_is_enough(saved, tmp_path):
             kind = zipfile.ZIP_DEFLATED if compressed else zipfile.ZIP_STORED
             new.writestr(record.filename, old.read(record), kind)
     assert "holds compressed records" in refusal(path)
+
+
+def test_a_file_without_checksums_is_not_called_damaged(saved):
+    set_crc32_options(False)
+    try:
+        path = saved({"model": TENSORS})
+    finally:
+        set_crc32_options(True)
+    assert "was saved without checksums" in refusal(path)
 
 
 def test_a_pickle_that_is_too_long_is_not_read(saved, monkeypatch):

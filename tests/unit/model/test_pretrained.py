@@ -243,6 +243,15 @@ def test_other_precisions_become_float32(save, dtype):
         assert torch.equal(value, state[name].float())
 
 
+def test_names_that_share_their_numbers_have_an_end(save):
+    """Each name would become a copy in float32."""
+    state = state_of(get_model())
+    once = torch.zeros(256, 256, dtype=torch.float16)
+    many = {f"encoder.blocks.{i}.attn.proj.weight": once for i in range(100)}
+    with pytest.raises(CheckpointError, match="far more bytes than the file has"):
+        read_get(save({"model": state | many}), num_heads=HEADS)
+
+
 def test_the_file_is_not_changed_by_loading(save):
     path = save({"model": v1(with_scale(state_of(get_model()))[0])})
     before = path.read_bytes()
