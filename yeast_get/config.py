@@ -28,7 +28,7 @@ from yeast_get.errors import MOST_LINES, ConfigError, Problem, did_you_mean
 
 Positive = Annotated[int, Field(ge=1, le=10**9)]
 NonNegative = Annotated[int, Field(ge=0, le=10**9)]
-Seed = Annotated[int, Field(ge=0, lt=2**32)]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Width = Annotated[int, Field(ge=1, le=2**16)]
 Few = Annotated[int, Field(ge=1, le=1000)]
 Share = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
@@ -694,8 +694,8 @@ def _put_override(source: _Source, text: str) -> None:
 def _validate(source: _Source) -> Settings:
     for key in _leaves(source.values):
         texts = [*key, _value_at(source.values, key)]
-        if any(not c.isprintable() and c != "\t" for each in _texts(texts) for c in each):
-            what = f"{'.'.join(key)} holds a character that is no letter, digit or sign"
+        if any(_CONTROL.search(each) for each in _texts(texts)):
+            what = f"{'.'.join(key)} holds a control character"
             raise ConfigError(Problem(what, "write it anew", **source.place(key)))
     try:
         settings = Settings.model_validate(source.values)
@@ -711,6 +711,10 @@ def _validate(source: _Source) -> Settings:
     if problems_between:
         raise ConfigError(problems_between)
     return settings
+
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
+"""Control characters, and halves of characters; line ends and tabs stand in headers of Excel."""
 
 
 def _texts(values: Any) -> Iterator[str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 from html.parser import HTMLParser
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -14,15 +13,15 @@ import torch
 import evaluate_yeast
 import train_yeast
 from tests.conftest import SMALL, options
-from yeast_get.config import load_settings
-from yeast_get.data.expression_data import load_expression_data
 from yeast_get.errors import Problem, printable
 from yeast_get.evaluation.canvas import as_cell, as_text, read_columns
 from yeast_get.evaluation.output_tables import write_csv
 
-FORMULAS = ["=cmd|' /C calc'!A0", "+1+2", "-10_promoter", "@SUM(A1)", "\t=1", "\r=1", "'=1", "''-x"]
-PLAIN = ["chrI_1_501", "-5", "+5", "1e-3", "-inf", "'quoted'", "", "a=b", "3-AT", "-1.5e3"]
+FORMULAS = ["=cmd|' /C calc'!A0", "+1+2", "-10_promoter", "@SUM(A1)", "\t=1", "\r=1", "'=1",
+            "''-x", "\n=1", "＝1", "＋1", "－x", "＠S", "-1_0", "-nan", "-inf", "\t5"]  # fmt: skip
+PLAIN = ["chrI_1_501", "-5", "+5", "1e-3", "-.5", "'quoted'", "", "a=b", "3-AT", "-1.5e3"]
 SCRIPT = "<script>alert(1)</script>"
+NO_PAGE = "report.enabled=false"
 IMAGE = '"><img src=x onerror=alert(1)>'
 
 
@@ -170,16 +169,71 @@ def test_no_text_of_a_yaml_says_where_anything_is_written(root, tmp_path):
     made_within(tmp_path, train_yeast, "--data", data, *options(short))
 
 
-def test_a_target_at_1e30_is_found_with_its_row(root, tmp_path):
-    table = pd.read_csv(root / "tests" / "fixtures" / "checkpoints" / "table.csv")
-    table.loc[7, "target"] = 1e30
+def run(tmp_path, table, command=train_yeast, given=()):
+    """The exit code of a command on a table."""
     table.to_csv(tmp_path / "t.csv", index=False)
-    findings = load_expression_data(
-        load_settings(None, [f"data.path={tmp_path / 't.csv'}"])
-    ).findings
-    lines = [line for line in findings.lines() if "target" in line and "SD" in line]
-    assert lines == [
-        f"warning: {tmp_path / 't.csv'}, column target: target 1e+30 lies more than 1000 SD from "
-        "the others (row 9); is it right?"
+    short = [*SMALL, "training.max_epochs=0", "training.warmup_epochs=0", NO_PAGE]
+    short += ["experiment.seed=20240101123456", "split.seed=20240101123456"]
+    given = given or options(short)
+    arguments = ["--data", tmp_path / "t.csv", "--output", tmp_path / command.__name__]
+    with pytest.raises(SystemExit) as left:
+        command.main([*map(str, arguments), "--device", "cpu", *map(str, given)])
+    return left.value.code
+
+
+EVERY_TENTH = range(0, 240, 10)
+
+
+@pytest.mark.parametrize(
+    ("column", "rows", "others", "value"),
+    [
+        ("target", [7], None, 1e30),
+        ("target", EVERY_TENTH, None, 9.97e36),
+        ("target", [7], 2.0, -1e20),
+        ("accessibility", [7], None, 1e30),
+        ("motif_a", [7], None, "1e16"),
+        ("temperature", [7], None, 1e20),
+    ],
+)
+def test_a_fill_value_is_an_error_with_its_row(root, tmp_path, capsys, column, rows, others, value):
+    """However many there are, and whatever the others are."""
+    table = pd.read_csv(root / "tests" / "fixtures" / "checkpoints" / "table.csv")
+    table[column] = table[column].astype(object) if others is None else others
+    table.loc[list(rows), column] = value
+    assert run(tmp_path, table) == 2
+    lines = [line for line in capsys.readouterr().err.splitlines() if "beyond 1e+15" in line]
+    assert 1 <= len(lines) <= 20
+    assert f", row {rows[0] + 2}, column {column}: '" in lines[0]
+    model = root / "tests" / "fixtures" / "checkpoints" / "layout3.pth"
+    assert run(tmp_path, table, evaluate_yeast, ("--model", model)) == 2
+    assert "beyond 1e+15" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("column", ["target", "accessibility", "motif_a"])
+def test_the_largest_number_is_warned_about_and_ends_no_run(root, tmp_path, capsys, column):
+    table = pd.read_csv(root / "tests" / "fixtures" / "checkpoints" / "table.csv")
+    same_region = table["region_id"] == table["region_id"][7]
+    table.loc[same_region if column == "motif_a" else 7, column] = 1e15
+    assert run(tmp_path, table) == 0
+    said = capsys.readouterr()
+    assert f"{column}: " in said.err + said.out
+    assert "SD from the others" in said.err + said.out
+    best = tmp_path / "train_yeast" / "best_model.pth"
+    assert run(tmp_path, table, evaluate_yeast, ("--model", best, "--set", NO_PAGE)) == 0
+    assert np.isfinite(pd.read_csv(tmp_path / "evaluate_yeast" / "predictions.csv")["y_pred"]).all()
+
+
+def test_a_validation_loss_that_no_float_holds_is_an_error(root, tmp_path, capsys):
+    table = pd.read_csv(root / "tests" / "fixtures" / "checkpoints" / "table.csv")
+    table["target"] *= 1e-9
+    table["part"] = np.array(["train", "val", "test"])[np.arange(len(table)) % 3]
+    table.loc[1, "target"] = 1e15
+    by_part = [
+        "data.description_columns=[part]",
+        "split.by=column",
+        "split.column=part",
+        "split.val=[val]",
+        "split.test=[test]",
     ]
-    assert Path(findings.warnings[-1].file).name == "t.csv"
+    assert run(tmp_path, table, given=options([*SMALL, *by_part])) == 2
+    assert "the validation loss is not finite in epoch 0; look for" in capsys.readouterr().err

@@ -115,6 +115,21 @@ def test_a_number_out_of_range_is_refused(refused, pair):
     assert "does not fit: input should be" in said or "does not fit: list should" in said
 
 
+@pytest.mark.parametrize(
+    "text", ["/data/酵母\u3000实验/t.csv", "a\u00a0b", "expr\n(log2)", "👩\u200d🔬\tx"]
+)
+def test_a_text_may_hold_whatever_people_write(text):
+    settings = load_settings(None, named={"data.path": text, "data.target_columns": [text]})
+    assert settings.data.path == text
+    assert settings_from_dict(settings.to_dict(), "c.pth") == settings
+
+
+@pytest.mark.parametrize("character", ["\x00", "\x1b", "\x7f", "\x9b", "\ud800"])
+def test_a_control_character_is_refused(refused, character):
+    said = refused(named={"data.target_columns": [f"a{character}"]})
+    assert said == "data.target_columns holds a control character; write it anew"
+
+
 # ------------------------------------------------------------------------------- unknown keys
 
 

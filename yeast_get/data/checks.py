@@ -84,14 +84,31 @@ def _constant_conditions(data: ExpressionData) -> None:
 
 
 def _outliers(data: ExpressionData) -> None:
-    names = [*data.motif_names, *data.region_feature_names]
-    for name, at in outliers(data.motif, names).items():
-        column = data.motif[:, names.index(name)]
+    for name, (column, at) in feature_outliers(data).items():
         furthest = at[np.abs(column[at]).argmax()]
         values = "1 value lies" if len(at) == 1 else f"{len(at)} values lie"
-        where = f"({column[furthest]:g} in region {data.region_id[furthest]})"
+        region = data.region_id[furthest * data.num_regions // len(column)]
+        where = f"({column[furthest]:g} in region {region})"
         what = f"{name}: {values} more than {OUTLIER_SD} SD from the others {where}"
         data.findings.warn("outlier", what, "is it right?")
+
+
+def feature_outliers(data: ExpressionData) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Region features, accessibility among them, with values far from the others.
+
+    Returns:
+        By name: the values, one or several per region, region-major; and where the far ones stand.
+    """
+    names = [*data.motif_names, *data.region_feature_names]
+    found = {
+        name: (data.motif[:, names.index(name)], at)
+        for name, at in outliers(data.motif, names).items()
+    }
+    if data.accessibility is not None:
+        values = data.accessibility.reshape(-1, 1)
+        for name, at in outliers(values, ["accessibility"]).items():
+            found[name] = (values[:, 0], at)
+    return found
 
 
 def outliers(

@@ -32,6 +32,7 @@ from yeast_get.data.quantities import (
     parse_number,
     parse_quantity,
     split_number,
+    too_large,
     unit_of,
 )
 from yeast_get.data.raw_table import RawTable, is_bool, positions
@@ -269,7 +270,7 @@ def _parse(
 def _convert_plain(number: float, target: Target) -> float | Bad:
     """A cell that holds a number, in the unit of its column."""
     if not abs(number) <= LARGEST:
-        return Bad("not finite", f"'{number}' is not a finite number", "correct the cell")
+        return too_large(str(number))
     got = convert(number, "", target)
     if isinstance(got, Bad):
         return Bad(got.kind, f"'{number:g} {target.given_unit}' {got.what}", got.fix)
@@ -332,6 +333,7 @@ def _check_limits(
     low, high = each.limits or (-_INFINITY, _INFINITY)
     if each.given_unit == NORMALIZED:
         low, high = 0.0 if each.kind == "dose" else -_INFINITY, _INFINITY
+    low, high = max(low, -LARGEST), min(high, LARGEST)
     with np.errstate(invalid="ignore"):
         bad = (values < low) | (values > high)
     unit = f" {each.unit}" if each.unit else ""

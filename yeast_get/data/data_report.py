@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from yeast_get.config import Settings
-from yeast_get.data.checks import constant_features, outliers
+from yeast_get.data.checks import constant_features, feature_outliers
 from yeast_get.data.expression_data import ExpressionData
 from yeast_get.data.findings import Finding, Findings
 from yeast_get.data.long_table import replicate_sd
@@ -29,7 +29,6 @@ def describe(data: ExpressionData, settings: Settings) -> dict[str, Any]:
         data: The table.
         settings: Of the run; its target transform is named beside the range.
     """
-    names = [*data.motif_names, *data.region_feature_names]
     missing = _missing_shares(data)
     return {
         "source": data.source,
@@ -42,7 +41,7 @@ def describe(data: ExpressionData, settings: Settings) -> dict[str, Any]:
         "roles": data.roles,
         "missing_share": missing,
         "constant_columns": constant_features(data),
-        "outliers": {name: len(at) for name, at in outliers(data.motif, names).items()},
+        "outliers": {name: len(at) for name, (_, at) in feature_outliers(data).items()},
         "target": _describe_target(data, settings),
         "replicate_sd": _replicate_sd(data),
     }

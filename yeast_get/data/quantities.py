@@ -25,8 +25,11 @@ EXCEL_ERRORS = frozenset(
 )
 """What a formula of Excel gives where it failed, folded."""
 
-LARGEST = 3.4028234e38
-"""The largest number that a 32-bit float holds; what is above counts as infinite."""
+LARGEST = 1e15
+"""No number of a table is larger: nothing that is measured is, and fill values (1e20, 9.97e36) are.
+
+Squares of it, and the sum of 10^8 of them, are numbers of 32 bits.
+"""
 
 _SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻", "0123456789+-")
 _SUPERSCRIPT_RUN = re.compile("[⁺⁻]?[⁰¹²³⁴⁵⁶⁷⁸⁹]+")
@@ -60,6 +63,12 @@ class Bad:
     kind: str
     what: str
     fix: str
+
+
+def too_large(cell: str = "{value}") -> Bad:
+    """What is said of a number beyond `LARGEST`."""
+    what = f"'{cell}' is beyond {LARGEST:g} and no measured number"
+    return Bad("too large", what, "correct the cell, or clear it")
 
 
 def fold_cell(text: str) -> str:
@@ -134,7 +143,7 @@ def decimal_sign(cells: Iterable[str], commas: bool = True) -> str | None:
 def _finite(digits: str, rest: str, said: str) -> tuple[float, str] | Bad:
     number = float(digits)
     if abs(number) > LARGEST:
-        return Bad("not finite", f"'{said}' is not a finite number", "correct the cell")
+        return too_large(said)
     return number, rest.strip()
 
 

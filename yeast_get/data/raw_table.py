@@ -11,7 +11,15 @@ import numpy as np
 import pandas as pd
 
 from yeast_get.data.findings import Finding, Findings
-from yeast_get.data.quantities import EXCEL_ERRORS, LARGEST, MISSING, Bad, fold_cell, parse_number
+from yeast_get.data.quantities import (
+    EXCEL_ERRORS,
+    LARGEST,
+    MISSING,
+    Bad,
+    fold_cell,
+    parse_number,
+    too_large,
+)
 from yeast_get.errors import Problem
 
 BLANK_CELLS = ("", "NA", "N/A", "NaN", "nan", "null", "NULL")
@@ -129,10 +137,10 @@ class RawTable:
         series = self.frame[column]
         if pd.api.types.is_numeric_dtype(series) and not pd.api.types.is_bool_dtype(series):
             values = series.to_numpy(np.float64, na_value=np.nan)
-            infinite = (values > LARGEST) | (values < -LARGEST)
-            what = "'{value}' is not a finite number"
-            self.error("not finite", what, "correct the cell", column=column, where=infinite)
-            return np.where(infinite, np.nan, values) if infinite.any() else values
+            large = (values > LARGEST) | (values < -LARGEST)
+            bad = too_large()
+            self.error(bad.kind, bad.what, bad.fix, column=column, where=large)
+            return np.where(large, np.nan, values) if large.any() else values
         cells = pd.to_numeric(series.where(~self._needs_a_look(series), "x"), errors="coerce")
         values = cells.to_numpy(np.float64, na_value=np.nan).copy()
         unclear = ~(np.abs(values) <= LARGEST) & series.notna().to_numpy()

@@ -43,7 +43,9 @@ def shorten(name: str, longest: int = LONGEST_NAME) -> str:
     return f"{name[: longest - 1 - end]}…{name[-end:]}"
 
 
-_FORMULA, _NO_FORMULA = re.compile(r"'*[=+@\t\r-]"), re.compile(r"'+[=+@\t\r-]")
+_BEGINS = "[=+@＝＋＠－\t\r\n-]"
+_FORMULA, _NO_FORMULA = re.compile(f"'*{_BEGINS}"), re.compile(f"'+{_BEGINS}")
+_NUMBER = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)(e[-+]?[0-9]+)?", re.IGNORECASE)
 
 
 def as_cell(text: Any) -> Any:
@@ -51,13 +53,9 @@ def as_cell(text: Any) -> Any:
 
     Numbers, and texts that are numbers, stay as they are.
     """
-    if not isinstance(text, str) or not _FORMULA.match(text):
+    if not isinstance(text, str) or not _FORMULA.match(text) or _NUMBER.fullmatch(text):
         return text
-    try:
-        float(text)
-    except ValueError:
-        return f"'{text}"
-    return text
+    return f"'{text}"
 
 
 def as_text(cell: Any) -> Any:

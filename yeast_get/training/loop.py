@@ -432,6 +432,10 @@ def _finish_epoch(run: _Run, progress: Progress, train_loss: float | None) -> No
     if due:
         scores, picture = run.stage.validate(run.validated, epoch)
         scores = of_every_rank(scores)[0]  # the writer decides, and the others agree
+        if not math.isfinite(scores["val_loss"]):
+            what = f"the validation loss is not finite in epoch {epoch}"
+            fix = "look for values far from all others, or lower training.learning_rate"
+            raise RunError(Problem(what, fix, file=run.stage.data.source))
         row |= scores
         run.board.add_validation(epoch, scores, picture)
     row["learning_rate"] = run.optimizer.param_groups[0]["lr"] if epoch else None

@@ -214,7 +214,7 @@ def test_07_optical_densities(refused, load):
 @pytest.mark.parametrize(
     ("column", "said"),
     [
-        ("drug_concentration", "-1 mol/L is outside 0 to inf for drug_concentration"),
+        ("drug_concentration", "-1 mol/L is outside 0 to 1e+15 for drug_concentration"),
         ("preculture_time", "-1 hour is outside 0 to 2000 for preculture_time"),
         ("accessibility", "'-1' is negative; correct it; where it is a logarithm or a z-score"),
     ],

@@ -39,7 +39,8 @@ def test_a_column_of_numbers_is_taken_whole_and_infinite_cells_are_errors():
     table = column([1.5, np.nan, -np.inf])
     np.testing.assert_array_equal(table.numbers("x"), [1.5, np.nan, np.nan])
     assert errors(table) == [
-        "t.csv, row 4, column x: '-inf' is not a finite number; correct the cell"
+        "t.csv, row 4, column x: '-inf' is beyond 1e+15 and no measured number; "
+        "correct the cell, or clear it"
     ]
 
 
@@ -88,10 +89,10 @@ def test_a_failed_formula_is_missing_and_warned_about(cell):
         ("30,5", ".", "'30,5' has a comma, and the file writes decimal points; write 30.5, or set"),
         ("30.5", ",", "'30.5' has a decimal point, and the file writes decimal commas; write it"),
         ("1,234,567", None, "'1,234,567' is not a number; write it without thousands signs"),
-        ("1e400", None, "'1e400' is not a finite number"),
+        ("1e400", None, "'1e400' is beyond 1e+15"),
         ("²5", None, "'^25' is not a number"),
         ("5₂", None, "'5_2' is not a number"),
-        ("1e39", None, "'1e39' is not a finite number"),
+        ("1e39", None, "'1e39' is beyond 1e+15"),
         ("10-3", None, "'10-3' is not a number"),
         ("5 mM", None, "'5 mM' is not a number; write the number alone"),
     ],
@@ -106,7 +107,8 @@ def test_numbers_beyond_a_32_bit_float_are_errors_and_a_normalised_line_is_one_l
     table = column([1.0, 1e39])
     np.testing.assert_array_equal(table.numbers("x"), [1, np.nan])
     assert errors(table) == [
-        "t.csv, row 3, column x: '1e+39' is not a finite number; correct the cell"
+        "t.csv, row 3, column x: '1e+39' is beyond 1e+15 and no measured number; "
+        "correct the cell, or clear it"
     ]
     table.findings.normalise("x", "quantity", 1, "30\n℃ -> 30 degC")
     assert table.findings.normalised[0].line() == (

@@ -205,7 +205,7 @@ def test_a_get_store_without_expression_is_for_prediction_only(load, refused):
         (GET | {"data": [["a", "b"]] * 3}, "x.zarr: array data holds <U1; it must hold numbers"),
         (
             GET | {"expression_positive/T": np.array([1, np.inf, 2])},
-            "x.zarr/expression_positive, row 2, column T: 'inf' is not a finite number; correct",
+            "x.zarr/expression_positive, row 2, column T: 'inf' is beyond 1e+15 and no",
         ),
         (
             {key: GET[key] for key in ("data", "peak_names", "motif_names")},
@@ -480,7 +480,8 @@ def test_targets_may_be_features(load, refused):
     assert data.roles["target"] == ["target_plus", "target_minus"]
     arrays["matrix"][0, 1, 4] = np.inf
     assert refused(arrays) == [
-        "x.zarr/target_minus, row 2, column a: 'inf' is not a finite number; correct the cell"
+        "x.zarr/target_minus, row 2, column a: 'inf' is beyond 1e+15 and no measured number; "
+        "correct the cell, or clear it"
     ]
     assert refused(arrays | {"expression": np.ones((2, 3))}) == [
         "x.zarr: holds targets in expression and in target_plus and in target_minus; keep one, or "
