@@ -76,6 +76,8 @@ EVALUATE_FILES = (
 
 LOCK = ".lock"
 """What a run holds while it writes: a file that says who."""
+LAUNCH = ".launch"
+"""Under torchrun: which one began the run, see `is_of_this_launch`."""
 
 
 class RunDir:
@@ -94,7 +96,6 @@ class RunDir:
         self.path, self._named = Path(path), bool(str(path))
         pdfs = (name.replace(".png", ".pdf") for name in writes if name.endswith(".png"))
         self.writes = (*writes, *pdfs)
-        self._launch = self.path / ".launch"
         self.config = self.path / "config.yaml"
         self.manifest = self.path / "manifest.json"
         self.splits = self.path / "splits.csv"
@@ -222,11 +223,12 @@ class RunDir:
                 path.unlink()
             self.plots.mkdir(exist_ok=True)
             if launch():
-                write_text(self._launch, launch())
+                write_text(self.path / LAUNCH, launch())
 
     def is_of_this_launch(self) -> bool:
         """Whether the torchrun that started this process had begun a run here before."""
-        return bool(launch()) and self._launch.is_file() and self._launch.read_text() == launch()
+        begun = self.path / LAUNCH
+        return bool(launch()) and begun.is_file() and begun.read_text() == launch()
 
     def start_check(self) -> None:
         """Make the folder for the report of a check.

@@ -8,7 +8,7 @@ import pytest
 from matplotlib.image import imread
 from matplotlib.patches import PathPatch
 
-from yeast_get.evaluation import condition_plots
+from yeast_get.evaluation import canvas
 from yeast_get.evaluation.condition_plots import (
     MOST_SHOWN,
     plot_conditions,
@@ -137,7 +137,7 @@ def test_a_file_that_is_read_in_blocks_gives_the_same_picture(tmp_path, monkeypa
     table.loc[table["temperature"] == 22, "medium"] = None
     table.to_csv(tmp_path / "p.csv", index=False)
     plot_residuals_by_condition(tmp_path / "p.csv", tmp_path / "whole.png", "test")
-    monkeypatch.setattr(condition_plots, "ROWS", 40)
+    monkeypatch.setattr(canvas, "ROWS", 40)
     plot_residuals_by_condition(tmp_path / "p.csv", tmp_path / "blocks.png", "test")
     np.testing.assert_array_equal(imread(tmp_path / "blocks.png"), imread(tmp_path / "whole.png"))
 

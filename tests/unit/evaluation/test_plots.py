@@ -137,6 +137,7 @@ def test_a_file_that_is_read_in_blocks_gives_the_same_picture(tmp_path, png, mon
     whole = imread(png)
     monkeypatch.setattr(plots, "ROWS", 1000)
     monkeypatch.setattr(blocks, "ROWS", 1000)
+    monkeypatch.setattr(canvas, "ROWS", 1000)
     draw(tmp_path / "p.csv", png, "all")
     np.testing.assert_array_equal(imread(png), whole)
 
