@@ -471,7 +471,7 @@ YAMLS = [
     "training: {learning_rate: .nan}",
     "training: {weight_decay: " + HUGE + "}",
     "experiment: {seed: " + HUGE + "}",
-    "experiment: {seed: 4294967296}",
+    "experiment: {seed: 9223372036854775808}",
     "split: {by: column, column: x, test: [" + HUGE + "]}",
     "model: {transformer: {embed_dim: 1000000000}}",
     "model: {transformer: {num_layers: 1000000000}}",
