@@ -31,7 +31,7 @@ from yeast_get.data.expression_data import ExpressionData
 from yeast_get.data.features import FeatureSchema
 from yeast_get.data.splits import TRAIN
 from yeast_get.data.yeast_dataset import EpochSampler, YeastDataset, batches
-from yeast_get.distributed import is_writer, of_every_rank, rank, size, sum_over_ranks
+from yeast_get.distributed import from_writer, is_writer, of_every_rank, rank, size, sum_over_ranks
 from yeast_get.errors import Problem, RunError, Stopped
 from yeast_get.evaluation.inference import autocast_dtype
 from yeast_get.model.yeast_model import YeastTransformer
@@ -430,8 +430,8 @@ def _finish_epoch(run: _Run, progress: Progress, train_loss: float | None) -> No
     row: dict[str, Any] = {"epoch": epoch, "train_loss": train_loss}
     due = epoch % training.validate_every_n_epochs == 0 or epoch >= training.max_epochs
     if due:
-        scores, picture = run.stage.validate(run.validated, epoch)
-        scores = of_every_rank(scores)[0]  # the writer decides, and the others agree
+        found, picture = run.stage.validate(run.validated, epoch)
+        scores = from_writer(lambda: found)  # the writer decides, and the others agree
         if not math.isfinite(scores["val_loss"]):
             what = f"the validation loss is not finite in epoch {epoch}"
             fix = "look for values far from all others, or lower training.learning_rate"
@@ -440,13 +440,13 @@ def _finish_epoch(run: _Run, progress: Progress, train_loss: float | None) -> No
         run.board.add_validation(epoch, scores, picture)
     row["learning_rate"] = run.optimizer.param_groups[0]["lr"] if epoch else None
     progress.history.append(row)
-    names = ["epoch", "train_loss", "val_loss", "val_pearson", "learning_rate"]
-    table = pd.DataFrame(progress.history, columns=names)
     best = due and _is_best(progress, row)
     if best:
         progress.best, progress.best_epoch = row[progress.monitor], epoch
     log.info("%s%s", _line(row), "  (best so far)" if best else "")
     if is_writer():
+        names = ["epoch", "train_loss", "val_loss", "val_pearson", "learning_rate"]
+        table = pd.DataFrame(progress.history, columns=names)
         write_text(run.folder.history, table.to_csv(index=False))
         if training.save_every_n_epochs and epoch and epoch % training.save_every_n_epochs == 0:
             _checkpoint(run, row).save(run.folder.periodic_checkpoint(epoch))

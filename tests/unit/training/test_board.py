@@ -39,11 +39,14 @@ def test_tensorboard_reads_what_was_written(tmp_path, warned):
     assert warned() == 0
 
 
-def test_off_it_writes_and_draws_nothing(tmp_path):
+def test_off_it_writes_and_draws_nothing(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
     def draw():
         raise AssertionError
 
     Board(None).add_validation(1, {"val_loss": 1.0}, draw)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_folder_that_is_gone_is_one_warning_and_stays_gone(tmp_path, warned):
