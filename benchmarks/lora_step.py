@@ -23,7 +23,14 @@ from results import peak_megabytes, record
 from torch.utils.flop_counter import FlopCounterMode
 
 from yeast_get.batch import Batch, InputSizes
-from yeast_get.config import FusionConfig, HeadConfig, ModelConfig, TransformerConfig
+from yeast_get.config import (
+    EncoderConfig,
+    FusionConfig,
+    HeadConfig,
+    ModelConfig,
+    RegionEmbedConfig,
+    TransformerConfig,
+)
 from yeast_get.model import lora
 from yeast_get.model.get_backbone import without_dropout
 from yeast_get.model.yeast_model import YeastModel
@@ -37,6 +44,8 @@ def make_model(kind: str) -> YeastModel:
     config = ModelConfig(
         transformer=TransformerConfig(num_layers=12, num_heads=12, embed_dim=768),
         fusion=FusionConfig(kind="film", hidden_dim=128),
+        region_embed=RegionEmbedConfig(bins=0, feature_dropout=0, dropout=0),
+        encoder=EncoderConfig(drop_rate=0, drop_path_rate=0.1),
         head=HeadConfig(kind="get"),
     )
     sizes = InputSizes(FEATURES - 1, 1, ["temperature"], {"medium": 4}, ["drug"], 4, 2, 0)
@@ -60,9 +69,11 @@ def make_batch(windows: int, regions: int) -> Batch:
         region_mask=torch.ones(windows, regions, dtype=torch.bool),
         region_index=torch.zeros(windows, regions, dtype=torch.int64),
         region_vocab=torch.zeros(windows, regions, dtype=torch.int64),
+        sample_vocab=torch.zeros(windows, dtype=torch.int64),
         condition_number=torch.randn(windows, 1),
         condition_present=torch.ones(windows, 1),
         condition_category=torch.ones(windows, 1, dtype=torch.int64),
+        condition_other=torch.zeros(windows, 2),
         drug=torch.full((windows, 1), 3),
         dose=torch.ones(windows, 1),
         target=torch.rand(windows, regions, 2),

@@ -149,7 +149,12 @@ class AugmentationConfig(Section):
     motif_noise: Amount = 0.0
     accessibility_noise: Amount = 0.0
     motif_dropout: Share = 0.0
-    condition_dropout: Share = 0.05
+    condition_dropout: Share = 0.0
+
+    @property
+    def on_regions(self) -> bool:
+        """Whether there is noise on the regions."""
+        return bool(self.motif_noise or self.accessibility_noise or self.motif_dropout)
 
 
 class FeatureEncodersConfig(Section):
@@ -161,39 +166,50 @@ class FeatureEncodersConfig(Section):
 class FusionConfig(Section):
     """`model.fusion`: how the conditions meet the regions."""
 
-    kind: Literal["concat", "film", "tokens"] = "film"
+    kind: Literal["factors", "concat", "film", "tokens"] = "factors"
     hidden_dim: Width = 128
+    factors: Annotated[int, Field(ge=1, le=512)] = 70
+
+    @property
+    def by_factors(self) -> bool:
+        """Whether regions are encoded apart from conditions, and meet them in a product."""
+        return self.kind == "factors"
 
 
 class RegionEmbedConfig(Section):
-    """`model.region_embed`: dropout on the embedded regions (GET has none)."""
+    """`model.region_embed`: how region features enter. GET has one linear map and no dropout."""
 
-    dropout: Share = 0.0
+    bins: Annotated[int, Field(ge=0, le=1024)] = 24
+    feature_dropout: Share = 0.3
+    dropout: Share = 0.3
 
 
 class EncoderConfig(Section):
     """`model.encoder`: the numerics of GET's blocks."""
 
     mlp_ratio: Annotated[float, Field(gt=0, le=100, allow_inf_nan=False)] = 4.0
-    drop_rate: Share = 0.0
+    drop_rate: Share = 0.3
     attn_drop_rate: Share = 0.0
-    drop_path_rate: Share = 0.1
+    drop_path_rate: Share = 0.0
     layer_norm_eps: AboveZero | None = None
 
 
 class TransformerConfig(Section):
     """`model.transformer`: the size of the encoder."""
 
-    num_layers: Few = 3
+    num_layers: Few = 1
     num_heads: Few = 4
     embed_dim: Width = 128
     positional_encoding: Literal["none", "sinusoidal", "learned"] = "none"
 
 
 class RegionIdentityConfig(Section):
-    """`model.region_identity`: an embedding per training region, for known promoters."""
+    """`model.region_identity`: a vector per training region, for known promoters.
 
-    enabled: bool = False
+    By default only where a model by factors is split by what known regions meet.
+    """
+
+    enabled: bool | None = None
     dropout: Share = 0.3
     weight_decay: Amount = 0.1
 
@@ -221,12 +237,12 @@ class ModelConfig(Section):
 class TrainingConfig(Section):
     """`training`: the loop."""
 
-    batch_size: Positive = 256
-    max_epochs: NonNegative = 40
+    batch_size: NonNegative = 0
+    max_epochs: NonNegative = 15
     warmup_epochs: Amount = 2.0
     learning_rate: AboveZero = 1e-3
-    weight_decay: Amount = 0.05
-    loss: Literal["mse", "huber", "poisson"] = "mse"
+    weight_decay: Amount = 4.0
+    loss: Literal["mse", "huber", "poisson"] = "huber"
     clip_grad: Amount = 1.0
     accumulate_grad_batches: Positive = 1
     precision: Literal["auto", "fp32", "bf16", "fp16", "fp64"] = "auto"
@@ -247,7 +263,7 @@ class OptimizerConfig(Section):
     """`optimizer`: AdamW (decoupled weight decay) or Adam."""
 
     name: Literal["adamw", "adam"] = "adamw"
-    betas: Annotated[list[Share], Field(min_length=2, max_length=2)] = [0.9, 0.95]
+    betas: Annotated[list[Share], Field(min_length=2, max_length=2)] = [0.9, 0.999]
     eps: AboveZero = 1e-8
 
 
@@ -334,6 +350,14 @@ class Settings(Section):
     logging: LoggingConfig = LoggingConfig()
     task: TaskConfig = TaskConfig()
     report: ReportConfig = ReportConfig()
+
+    @property
+    def remembers_regions(self) -> bool:
+        """Whether the model keeps something of each training region, beyond its features."""
+        if self.model.region_identity.enabled is not None:
+            return self.model.region_identity.enabled
+        again = ("condition", "random", "column")  # where known regions are asked for again
+        return self.model.fusion.by_factors and self.split.by in again
 
     def to_dict(self) -> dict[str, Any]:
         """Plain Python, for the checkpoint and for `config.yaml`."""
@@ -761,21 +785,8 @@ def _names_in(loc: Sequence[str]) -> list[str]:
 
 def _contradictions(settings: Settings) -> Iterator[tuple[str, str, str]]:
     """Keys that do not go together: dotted key, what is wrong, what to do."""
-    transformer, head = settings.model.transformer, settings.model.head
     training, split = settings.training, settings.split
-    if transformer.embed_dim % transformer.num_heads:
-        yield (
-            "model.transformer.embed_dim",
-            f"{transformer.embed_dim} is not a multiple of "
-            f"model.transformer.num_heads = {transformer.num_heads}",
-            "choose a multiple",
-        )
-    if transformer.positional_encoding == "sinusoidal" and transformer.embed_dim % 2:
-        yield (
-            "model.transformer.embed_dim",
-            f"{transformer.embed_dim} is odd, and sinusoidal positions need pairs",
-            "choose an even number",
-        )
+    yield from _model_contradictions(settings.model)
     if training.max_epochs and training.warmup_epochs >= training.max_epochs:
         yield (
             "training.warmup_epochs",
@@ -789,11 +800,11 @@ def _contradictions(settings: Settings) -> Iterator[tuple[str, str, str]]:
             f"training.learning_rate = {training.learning_rate:g}",
             "lower it",
         )
-    if training.loss == "poisson" and head.kind != "get":
+    if training.loss == "poisson" and settings.model.head.kind != "get":
         yield (
             "training.loss",
             "poisson needs rates above zero, which model.head.kind: mlp does not give",
-            "set model.head.kind: get, or loss: huber",
+            "set model.head.kind: get and model.fusion.kind: film, or loss: huber",
         )
     if abs(sum(split.fractions) - 1) > 1e-6:
         yield (
@@ -810,6 +821,30 @@ def _contradictions(settings: Settings) -> Iterator[tuple[str, str, str]]:
     yield from _pretrained_contradictions(settings)
     if settings.task.stage == "pretrain":
         yield from _pretraining_contradictions(settings)
+
+
+def _model_contradictions(model: ModelConfig) -> Iterator[tuple[str, str, str]]:
+    """Sizes that do not fit each other, and a head that cannot be."""
+    transformer = model.transformer
+    if transformer.embed_dim % transformer.num_heads:
+        yield (
+            "model.transformer.embed_dim",
+            f"{transformer.embed_dim} is not a multiple of "
+            f"model.transformer.num_heads = {transformer.num_heads}",
+            "choose a multiple",
+        )
+    if transformer.positional_encoding == "sinusoidal" and transformer.embed_dim % 2:
+        yield (
+            "model.transformer.embed_dim",
+            f"{transformer.embed_dim} is odd, and sinusoidal positions need pairs",
+            "choose an even number",
+        )
+    if model.head.kind == "get" and model.fusion.by_factors:
+        yield (
+            "model.head.kind",
+            "get is no head of factors, whose products are the predictions",
+            "set model.fusion.kind: film, concat or tokens, or leave the head out",
+        )
 
 
 def _pretrained_contradictions(settings: Settings) -> Iterator[tuple[str, str, str]]:

@@ -54,7 +54,7 @@ def test_pretraining_and_lora_on_cuda(train, evaluate, table_path, precision, co
 def test_a_run_on_cuda_resumes_to_the_bit(train, table_path, monkeypatch, precision, step):
     settings = (
         f"training.precision={precision}", "training.deterministic=true",
-        "model.head.dropout=0.3", "training.ema_decay=0.9",
+        "model.encoder.drop_rate=0.3", "training.ema_decay=0.9",
     )  # fmt: skip
     cuda = ("--device", "cuda")
     whole = train(table_path, *settings, output="whole", extra=cuda)

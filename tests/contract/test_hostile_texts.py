@@ -234,6 +234,7 @@ def test_a_validation_loss_that_no_float_holds_is_an_error(root, tmp_path, capsy
         "split.column=part",
         "split.val=[val]",
         "split.test=[test]",
+        "training.loss=mse",
     ]
     assert run(tmp_path, table, given=options([*SMALL, *by_part])) == 2
     assert "the validation loss is not finite in epoch 0; look for" in capsys.readouterr().err

@@ -50,7 +50,8 @@ def test_every_key_is_read_by_some_run(train, evaluate, table, tmp_path, monkeyp
         "logging.tensorboard=true", "logging.log_every_n_steps=1", "task.interpret=true",
         "model.region_identity.enabled=true", output="a",
     )  # fmt: skip
-    run = train(path, *common, "augmentation.motif_noise=0.1", output="b")
+    film = ("model.fusion.kind=film", "model.region_identity.enabled=true")
+    run = train(path, *common, *film, "augmentation.motif_noise=0.1", output="b")
     evaluate(run, path, "--set", "task.save_embeddings=true")
     window = ("data.regions_per_window=8", "training.warmup_epochs=0", "training.max_epochs=1")
     table.to_excel(tmp_path / "t.xlsx", index=False)

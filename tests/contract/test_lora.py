@@ -20,6 +20,7 @@ from yeast_get.config import (
     FusionConfig,
     HeadConfig,
     ModelConfig,
+    RegionEmbedConfig,
     TransformerConfig,
 )
 from yeast_get.model import lora
@@ -38,7 +39,8 @@ def yeast():
         feature_encoders=FeatureEncodersConfig(embed_dim=4),
         fusion=FusionConfig(kind="concat", hidden_dim=8),
         transformer=TransformerConfig(num_layers=2, num_heads=2, embed_dim=8),
-        encoder=EncoderConfig(drop_path_rate=0.0),
+        region_embed=RegionEmbedConfig(feature_dropout=0.0, dropout=0.0),
+        encoder=EncoderConfig(drop_rate=0.0),
         head=HeadConfig(hidden_dim=8, dropout=0.0),
     )
     return YeastModel(config, InputSizes(5, 1, ["temperature"], {"medium": 4}, ["drug"], 4, 1, 0))
@@ -53,9 +55,11 @@ def batch(b=6, r=3):
         region_mask=whole.bool(),
         region_index=whole,
         region_vocab=0 * whole,
+        sample_vocab=0 * one[:, 0],
         condition_number=torch.randn(b, 1),
         condition_present=torch.ones(b, 1),
         condition_category=one,
+        condition_other=torch.zeros(b, 2),
         drug=one + 1,
         dose=torch.ones(b, 1),
         target=torch.zeros(b, r, 1),

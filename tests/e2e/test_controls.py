@@ -88,5 +88,4 @@ def test_the_shipped_example_scores_zero_when_shuffled_and_its_intervals_hold_th
     assert learned["overall"]["pearson"] > 0.7
     assert 0.85 <= learned["uncertainty"]["covered"] <= 0.95
     said = metrics(train(path, *fast, "training.shuffle_targets=true", output="control"))
-    low, high = said["overall"]["ci95"]["pearson"]
-    assert low <= 0 <= high
+    assert abs(said["overall"]["pearson"]) < 0.15  # 16 conditions leave more than regions show

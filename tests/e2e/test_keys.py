@@ -39,7 +39,7 @@ def base(tmp_path_factory):
 
 @pytest.mark.parametrize("setting", [
     "experiment.seed=1", "training.learning_rate=1e-3", "training.weight_decay=3.0",
-    "training.loss=huber", "training.clip_grad=0.01", "training.accumulate_grad_batches=3",
+    "training.loss=mse", "training.clip_grad=0.01", "training.accumulate_grad_batches=3",
     "training.batch_size=16", "training.warmup_epochs=2", "training.precision=bf16",
     "optimizer.name=adam", "optimizer.betas=[0.5,0.6]", "optimizer.eps=0.1",
     "scheduler.name=constant", "scheduler.min_lr=4e-3", "augmentation.condition_dropout=0.5",
@@ -56,7 +56,8 @@ def test_a_key_of_the_optimisation_changes_the_weights(train, table_path, base, 
 
 def test_accumulating_two_batches_equals_one_of_twice_the_size(train, table_path):
     still = ("model.head.dropout=0", "model.encoder.drop_path_rate=0",
-             "augmentation.condition_dropout=0")  # fmt: skip
+             "model.encoder.drop_rate=0", "model.region_embed.dropout=0",
+             "model.region_embed.feature_dropout=0")  # fmt: skip
     whole = train(table_path, *still, "training.batch_size=32", output="whole")
     halves = train(table_path, *still, "training.batch_size=16",
                    "training.accumulate_grad_batches=2", output="halves")  # fmt: skip
@@ -120,7 +121,8 @@ def test_a_validation_part_without_a_correlation_is_judged_by_its_loss(
     table["group"] = np.where(table.index % 3 == 0, "test", "train")
     table.loc[7, "group"] = "val"
     table.to_csv(table_path, index=False)
-    settings = ("data.description_columns=[group]", "split.by=column", "split.column=group")
+    settings = ("data.description_columns=[group]", "split.by=column", "split.column=group",
+                "model.fusion.kind=film")  # fmt: skip
     run = train(table_path, *settings, "training.max_epochs=2")
     assert capsys.readouterr().out.count("allows no correlation (fewer than 2 measured") == 1
     run = train(table_path, *settings, "training.max_epochs=4", extra=("--resume",))
@@ -194,7 +196,9 @@ def test_compile_is_asked_of_torch(train, table_path, monkeypatch):
 def test_a_compiled_model_predicts_what_the_plain_one_does(train, table_path):
     smallest = ("model.transformer.num_layers=1", "training.max_epochs=1",
                 "training.warmup_epochs=0", "model.head.dropout=0",  # compiled, it draws otherwise
-                "model.encoder.drop_path_rate=0")  # fmt: skip
+                "model.encoder.drop_path_rate=0", "model.encoder.drop_rate=0",
+                "model.region_embed.dropout=0",
+                "model.region_embed.feature_dropout=0")  # fmt: skip
     plain = train(table_path, *smallest, output="plain")
     compiled = train(table_path, *smallest, "training.compile=true", output="compiled")
     expected, y_pred = (pd.read_csv(run / "predictions.csv")["y_pred"] for run in (plain, compiled))

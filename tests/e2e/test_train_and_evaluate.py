@@ -226,7 +226,7 @@ def test_it_finds_the_planted_rule_and_its_importance(train, evaluate, tmp_path)
     ("data.regions_per_window=5",),
     ("data.regions_per_window=7", "model.transformer.positional_encoding=learned"),
     ("model.region_identity.enabled=true", "split.by=random"),
-    ("model.head.kind=get", "training.loss=poisson"),
+    ("model.head.kind=get", "training.loss=poisson", "model.fusion.kind=film"),
     ("training.loss=huber", "data.target_transform=log1p", "data.motif_scale=max"),
     ("split.by=chromosome", "split.test=[chrII]", "split.fractions=[0.5,0.4,0.1]"),
 ])  # fmt: skip

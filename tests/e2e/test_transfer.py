@@ -12,14 +12,36 @@ import torch
 
 import evaluate_yeast
 import train_yeast
-from tests.conftest import long_table, train_small
+from tests import conftest
+from tests.conftest import long_table
 from yeast_get.model.get_backbone import GETRegionFinetune
 from yeast_get.model.pretrained import load_get
 from yeast_get.training.checkpoint import Checkpoint
 
 pytestmark = pytest.mark.usefixtures("blank_pictures")
 
+FILM = (
+    "model.fusion.kind=film", "model.encoder.drop_rate=0", "model.encoder.drop_path_rate=0.1",
+    "model.region_embed.dropout=0", "model.region_embed.feature_dropout=0",
+    "training.weight_decay=0.05", "training.loss=mse",
+)  # fmt: skip
+"""As config/get_finetune.yaml has it, for all runs here."""
+
 PRETRAIN = ("task.stage=pretrain", "data.regions_per_window=8", "training.monitor=val_loss")
+
+
+def train_small(data, folder, *settings, extra=()):
+    return conftest.train_small(data, folder, *FILM, *settings, extra=extra)
+
+
+@pytest.fixture
+def train(tmp_path):
+    """As everywhere, but with `FILM`."""
+
+    def run(data, *settings, output="run", extra=()):
+        return train_small(data, tmp_path / output, *settings, extra=extra)
+
+    return run
 
 
 def weights(path):
@@ -291,7 +313,7 @@ def test_get_s_own_head_takes_an_adapter_where_it_fits(train, table, table_path,
     run = train(
         table_path, f"finetune.checkpoint={tmp_path / 'get.pth'}", "finetune.num_heads=2",
         f"finetune.feature_names={tmp_path / 'names.txt'}", "lora.enabled=true",
-        "model.head.kind=get", "data.motif_scale=max",
+        "model.head.kind=get", "model.fusion.kind=film", "data.motif_scale=max",
     )  # fmt: skip
     record = Checkpoint.load(run / "best_model.pth").lora
     assert "head_exp.head" in record["modules"]

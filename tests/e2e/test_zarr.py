@@ -56,6 +56,7 @@ def test_a_get_store_trains_in_windows_and_scores_only_where_a_gene_starts(
     run = train(
         store, "data.regions_per_window=7", "split.by=chromosome", "split.test=[chrII]",
         "split.val=[chrIII]", "model.head.kind=get", "training.loss=poisson",
+        "model.fusion.kind=film",
     )  # fmt: skip
     scores = json.loads((evaluate(run, store) / "metrics.json").read_text())
     assert scores["part"] == "test"

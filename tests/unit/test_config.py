@@ -100,7 +100,7 @@ def test_a_wrong_type_is_refused_with_its_line(refused, text, said):
 @pytest.mark.parametrize(
     "pair",
     [
-        "training.batch_size=0", "training.learning_rate=0", "training.learning_rate=.nan",
+        "training.batch_size=-1", "training.learning_rate=0", "training.learning_rate=.nan",
         "training.learning_rate=1e999", "training.weight_decay=-1", "training.ema_decay=1",
         "model.head.dropout=1.0", "augmentation.motif_dropout=-0.1", "experiment.seed=-1",
         "data.regions_per_window=0", "split.fractions=[0.5, 0.5]", "optimizer.betas=[0.9]",
@@ -158,7 +158,7 @@ def test_an_unknown_key_at_any_depth_names_its_line_and_the_nearest_key(refused,
 
 
 def test_all_mistakes_of_a_file_are_said_at_once(refused):
-    said = refused("training:\n  a: 1\n  batch_size: 0\nsplit:\n  by: moon")
+    said = refused("training:\n  a: 1\n  batch_size: -1\nsplit:\n  by: moon")
     assert [line.split(":")[0] for line in said.splitlines()] == [
         "c.yaml, line 5", "c.yaml, line 3", "c.yaml, line 2",
     ]  # fmt: skip
@@ -290,7 +290,8 @@ def test_what_is_set_on_top_of_a_model_file_wins(written):
 def test_written_settings_read_back_as_themselves(written):
     settings = load_settings(
         None,
-        ["model.head.kind=get", "training.learning_rate=1e-05", "experiment.name='培养 no'",
+        ["model.head.kind=get", "model.fusion.kind=film",
+         "training.learning_rate=1e-05", "experiment.name='培养 no'",
          "conditions.temperature={unit: K, limits: [0, 400]}", "data.decimal=','",
          "conditions.extra={ph: {kind: number}}",
          "conditions.drug_concentration.c0={H2O2: 1e-6}"],
@@ -321,6 +322,7 @@ def test_stored_settings_that_do_not_fit_name_the_checkpoint():
          "training.warmup_epochs: 2 is not below training.max_epochs = 2; shorten"),
         ("training: {learning_rate: 1e-6}\nscheduler: {min_lr: 1e-5}",
          "scheduler.min_lr: 1e-05 is above training.learning_rate = 1e-06; lower it"),
+        ("model: {head: {kind: get}}", "model.head.kind: get is no head of factors"),
         ("training: {loss: poisson}", "training.loss: poisson needs rates above zero"),
         ("split: {fractions: [0.7, 0.2, 0.2]}",
          "split.fractions: [0.7, 0.2, 0.2] add up to 1.1; train, val and test must add up to 1"),
@@ -351,7 +353,7 @@ def test_stored_settings_that_do_not_fit_name_the_checkpoint():
         ("task: {stage: pretrain}", "task.stage: pretrain predicts hidden regions from their"),
         (
             "task: {stage: pretrain}\ndata: {regions_per_window: 9}\ntraining: {loss: poisson}\n"
-            "model: {head: {kind: get}}",
+            "model: {head: {kind: get}, fusion: {kind: film}}",
             "training.loss: poisson does not suit the features of regions",
         ),
         (
@@ -376,7 +378,7 @@ def test_keys_that_contradict_each_other_are_refused(refused, text, said):
 @pytest.mark.parametrize(
     "text",
     [
-        "training: {loss: poisson}\nmodel: {head: {kind: get}}",
+        "training: {loss: poisson}\nmodel: {head: {kind: get}, fusion: {kind: film}}",
         "training: {max_epochs: 0}",  # nothing to warm up for
         "split: {by: column, column: group, test: [a], val: [b]}",
         "conditions: {extra: {drug_b: {kind: drug}, dose_b: {kind: dose, drug: drug_b}}}",

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import pairwise
 from typing import Annotated, Any, Literal
 
 import numpy as np
 import pandas as pd
+from pydantic import Field
 
 from yeast_get.batch import DOSE_NOT_RECORDED, NONE, UNKNOWN, InputSizes
 from yeast_get.config import Settings
 from yeast_get.data.blocks import blocks
-from yeast_get.data.conditions import DEFAULT_C0, NO_DRUG, NORMALIZED, fold
+from yeast_get.data.conditions import DEFAULT_C0, NO_DRUG, NORMALIZED, fold, stable_hash
 from yeast_get.data.expression_data import ExpressionData
 from yeast_get.data.findings import counted
 from yeast_get.errors import DataError, Problem, nearest
@@ -33,6 +35,18 @@ _TRANSFORMS: dict[str, tuple[_Function, _Function]] = {
 ACCESSIBILITY = "accessibility"
 """Name of that input column, whatever the table calls it."""
 
+PRECULTURE = "preculture_"
+"""Before the name of a field: the same of the pre-culture."""
+
+LEAST_SD = 1e-3
+"""A bin that varies less between the training regions says nothing."""
+
+SPARSE = 0.3
+"""Share of a column at its smallest value from which that value gets a bin to itself."""
+
+SAMPLE_ID = "sample id"
+"""Role of the column that names samples."""
+
 PRESENT = " (present)"
 """After the name of a column: its presence column."""
 
@@ -47,6 +61,7 @@ class _Number:
     sd: float
     min: float
     max: float
+    usual: float = 0.0
 
 
 @dataclass
@@ -66,8 +81,29 @@ class SampleInputs:
     number: np.ndarray  # [S,Cn] float32
     present: np.ndarray  # [S,Cn] float32
     category: np.ndarray  # [S,Cc] int64
+    other: np.ndarray  # [S,Cc+Cd] float32
     drug: np.ndarray  # [S,Cd] int64
     dose: np.ndarray  # [S,Cd] float32
+
+    def rows(self) -> np.ndarray:
+        """All of it, a row per sample [S,...] float64."""
+        parts = (self.number, self.present, self.category, self.other, self.drug, self.dose)
+        return np.concatenate(parts, axis=1, dtype=np.float64)
+
+    def distinct(self, samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The conditions of some samples, as far as the model can tell them apart.
+
+        Returns:
+            The first sample of each [C], and which of these each sample of the table has [S], -1
+            for none.
+        """
+        rows = np.pad(self.rows(), ((0, 0), (0, 1)))  # numpy finds no rows without columns
+        _, code = np.unique(rows, axis=0, return_inverse=True)
+        code = code.reshape(-1)
+        first = samples[np.sort(np.unique(code[samples], return_index=True)[1])]
+        place = np.full(len(code), -1)
+        place[code[first]] = np.arange(len(first))
+        return first, place[code]
 
 
 @dataclass
@@ -85,7 +121,8 @@ class FeatureSchema:
             column at the end.
         accessibility: center, offset, scale, and 1 with a presence column; None without.
         numbers: Per numeric or time field that was recorded: name, kind, mean, SD (infinite
-            where it did not vary), smallest and largest value.
+            where it did not vary), smallest and largest value, and the usual one, for which the
+            factors of conditions take a blank: the commonest number, or no time at all.
         categories: Vocabulary of each category field that was recorded; index 1 is its first word.
         drugs: Drug fields and the dose field of each (None without).
         drug_vocabulary: Names of the drugs; index 2 is its first.
@@ -98,6 +135,10 @@ class FeatureSchema:
         known_regions: Hashes of training regions that have an identity; empty without.
         constant: Names of the input columns that did not vary in training.
         doses: Per dose field that was recorded: smallest and largest dose by drug.
+        usual: The commonest word of each category field.
+        encoding: The piecewise-linear encoding of the model's region columns; see `InputSizes`.
+        known_conditions: Number of different conditions in training.
+        known_samples: Hashes of the training samples and their conditions; empty without.
     """
 
     motif_names: list[str]
@@ -119,6 +160,12 @@ class FeatureSchema:
     known_regions: list[int] = field(default_factory=list)
     constant: list[str] = field(default_factory=list)
     doses: dict[str, dict[str, list[float]]] = field(default_factory=dict)
+    usual: dict[str, str] = field(default_factory=dict)
+    encoding: list[Annotated[list[float], Field(min_length=5, max_length=5)]] = field(
+        default_factory=list
+    )
+    known_conditions: Annotated[int, Field(ge=0)] = 0
+    known_samples: list[int] = field(default_factory=list)
 
     # ----------------------------------------------------------------------------------- fitting
 
@@ -159,7 +206,7 @@ class FeatureSchema:
         dose_of = {f.drug: f.name for f in data.fields if f.kind == "dose"}
         drugs = {name: dose_of.get(name) for name, kind in kinds.items() if kind == "drug"}
         drug_words = {word for name in drugs for word in conditions[name].dropna()} - {NO_DRUG}
-        return cls(
+        schema = cls(
             motif_names=data.motif_names,
             region_feature_names=data.region_feature_names,
             center=motifs.center.tolist(),
@@ -188,9 +235,7 @@ class FeatureSchema:
             target_transform=settings.data.target_transform,
             target_mean=mean,
             target_sd=sd,
-            known_regions=(
-                data.region_hash[regions].tolist() if settings.model.region_identity.enabled else []
-            ),
+            known_regions=data.region_hash[regions].tolist() if settings.remembers_regions else [],
             constant=[
                 *np.array([*data.motif_names, *data.region_feature_names])[motifs.still].tolist(),
                 *([ACCESSIBILITY] if accessibility is not None and accessibility.still[0] else []),
@@ -200,7 +245,25 @@ class FeatureSchema:
                 for f in data.fields
                 if f.kind == "dose" and f.drug in conditions and conditions[f.name].notna().any()
             },
+            usual={
+                name: str(conditions[name].mode().iloc[0])
+                for name, kind in kinds.items()
+                if kind == "category" and conditions[name].notna().any()
+            },
         )
+        bins = settings.model.region_embed.bins
+        if bins:
+            inputs = schema.region_inputs(data)[regions]
+            access = schema.accessibility_inputs(data)
+            cells = (data.region_index[train], data.sample_index[train])
+            access = access[cells] if access.shape[1] > 1 else access[regions, 0]
+            columns = [*inputs.T, *access.T]
+            schema.encoding = [row for j, x in enumerate(columns) for row in _bins(j, x, bins)]
+        if settings.model.fusion.by_factors:
+            inputs = schema.sample_inputs(data)
+            schema.known_conditions = len(inputs.distinct(samples)[0])
+            schema.known_samples = _sample_keys(data, inputs)[samples].tolist()
+        return schema
 
     # --------------------------------------------------------------------------------- inputs
 
@@ -218,7 +281,17 @@ class FeatureSchema:
             drug_vocabulary=len(self.drug_vocabulary) + 2,
             targets=len(self.target_names),
             known_regions=len(self.known_regions),
+            encoding=self.encoding,
+            number_scales=[_number_scales(each) for each in self.numbers],
+            steps=self._steps(),
+            known_conditions=self.known_conditions,
+            known_samples=len(self.known_samples),
         )
+
+    def _steps(self) -> list[list[int]]:
+        """Places of a number of the culture and the same one of the pre-culture."""
+        at = {each["name"]: j for j, each in enumerate(self.numbers) if each["kind"] == "number"}
+        return [[j, at[PRECULTURE + name]] for name, j in at.items() if PRECULTURE + name in at]
 
     @property
     def presence_columns(self) -> dict[int, int]:
@@ -306,7 +379,15 @@ class FeatureSchema:
             dose.append(self._dose(amount.to_numpy(np.float64), words, dose_name))
             dose[-1][drug[-1] == NONE] = 0.0
             dose[-1][drug[-1] == UNKNOWN] = DOSE_NOT_RECORDED  # a dose of what?
+        other = []
+        for name in self.categories:
+            words, usual = table.get(name, none), fold(self.usual.get(name, ""))
+            other.append(words.notna() & (words.map(fold, "ignore") != usual))
+        for name in self.drugs:
+            words = table.get(name, none)
+            other.append(words.notna() & (words != NO_DRUG))
         return SampleInputs(
+            other=_stack(other, len(table), np.float32),
             number=_stack(numbers, len(table), np.float32),
             present=_stack(present, len(table), np.float32),
             category=_stack(category, len(table), np.int64),
@@ -469,6 +550,12 @@ class FeatureSchema:
         at = {value: i + 1 for i, value in enumerate(self.known_regions)}
         return np.array([at.get(int(value), 0) for value in data.region_hash], dtype=np.int64)
 
+    def sample_vocab(self, data: ExpressionData) -> np.ndarray:
+        """[S] int64: identity of each sample, 0 where it was not trained on in its condition."""
+        at = {value: i + 1 for i, value in enumerate(self.known_samples)}
+        keys = _sample_keys(data, self.sample_inputs(data)) if at else np.zeros(data.num_samples)
+        return np.array([at.get(int(key), 0) for key in keys], dtype=np.int64)
+
     # --------------------------------------------------------------------------------- targets
 
     def to_model(self, target: np.ndarray) -> np.ndarray:
@@ -508,7 +595,8 @@ class FeatureSchema:
     def _check(self) -> None:
         """Refuse what no table teaches."""
         numbers = [build(_Number, each) for each in self.numbers]
-        finite = [each for n in numbers for each in (n.mean, n.min, n.max)]
+        finite = [each for n in numbers for each in (n.mean, n.min, n.max, n.usual)]
+        finite += [each for row in self.encoding for each in row]
         if self.accessibility is not None:
             fitted = build(_Accessibility, self.accessibility)
             finite += [fitted.center, fitted.offset, fitted.presence]
@@ -516,7 +604,19 @@ class FeatureSchema:
             raise ValueError("a mean is not finite")
         if len(self.center) != len(self.motif_names) + len(self.region_feature_names):
             raise ValueError(f"{len(self.center)} scales for other numbers of names")
-        scales = [*self.scale, *self.target_sd, *(each["sd"] for each in self.numbers)]
+        columns = self.sizes().region_features + self.sizes().accessibility
+        if any(not 0 <= row[0] < columns or row[1] >= row[2] for row in self.encoding):
+            raise ValueError("an encoding is of a column that is not there, or has no width")
+        if self.usual and self.usual.keys() != self.categories.keys():
+            raise ValueError("usual words are of other fields than the categories")
+        if self.known_conditions > len(self.known_samples):
+            raise ValueError("there are more known conditions than known samples")
+        scales = [
+            *(row[4] for row in self.encoding),
+            *self.scale,
+            *self.target_sd,
+            *(each["sd"] for each in self.numbers),
+        ]
         scales += [] if self.accessibility is None else [self.accessibility["scale"]]
         scales += [c0 for by_drug in self.c0.values() for c0 in by_drug.values()]
         if not all(scale > 0 for scale in scales):
@@ -629,6 +729,52 @@ def _number_scale(values: np.ndarray, kind: str) -> np.ndarray:
     return np.log10(1 + 60 * values) if kind == "time" else values
 
 
+def _bins(column: int, values: np.ndarray, most: int) -> list[list[float]]:
+    """The bins of one input column: column, lower and upper end, mean and SD of the encoded bin.
+
+    A number becomes, per bin, how far it reaches into it, from 0 to 1: a piecewise-linear encoding
+    (Gorishniy et al., NeurIPS 2022). Ends are quantiles of the training regions. Where many of
+    them share the smallest value, as with motifs that most promoters lack, the step from it to the
+    next is a bin of its own, and the rest has few. The first bin is the whole range: the number
+    itself.
+    """
+    lowest = values.min()
+    above = values[values > lowest]
+    if not len(above):
+        return []
+    if len(values) - len(above) > SPARSE * len(values):
+        few = max(most // 8, 1)
+        ends = np.concatenate([[lowest], np.quantile(above, np.linspace(0, 1, few + 1))])
+    else:
+        ends = np.quantile(values, np.linspace(0, 1, most + 1))
+    ends = np.unique(ends.astype(np.float32)).astype(np.float64)
+    out = []
+    whole = [(ends[0].item(), ends[-1].item())] if len(ends) > 2 else []
+    for low, high in [*whole, *pairwise(ends.tolist())]:
+        reach = np.clip((values - low) / (high - low), 0, 1)
+        sd = float(reach.std())
+        if sd > LEAST_SD:
+            out.append([float(column), low, high, float(reach.mean()), sd])
+    return out
+
+
+def _sample_keys(data: ExpressionData, inputs: SampleInputs) -> np.ndarray:
+    """A hash of the name and the condition of each sample [S], where the table names samples.
+
+    Elsewhere replicates are told apart by the order of their rows alone, which says nothing.
+    """
+    rows = (row.tobytes().hex() for row in inputs.rows())
+    names = data.sample_id if data.roles.get(SAMPLE_ID) else [""] * data.num_samples
+    pairs = zip(names, rows, strict=True)
+    return np.array([stable_hash(f"{name} {row}") for name, row in pairs], dtype=np.int64)
+
+
+def _number_scales(fitted: Mapping[str, Any]) -> list[float]:
+    """Mean, SD (0 where it did not vary), and the usual value standardised."""
+    mean, sd = fitted["mean"], 0.0 if np.isinf(fitted["sd"]) else fitted["sd"]
+    return [mean, sd, (fitted.get("usual", mean) - mean) / fitted["sd"]]
+
+
 def _fit_number(name: str, kind: str, values: pd.Series) -> dict[str, Any]:
     known = _number_scale(values.dropna().to_numpy(np.float64), kind)
     mean, sd = float(known.mean()), float(known.std())
@@ -639,6 +785,7 @@ def _fit_number(name: str, kind: str, values: pd.Series) -> dict[str, Any]:
         "sd": sd if sd > 1e-9 else float("inf"),
         "min": float(values.min()),
         "max": float(values.max()),
+        "usual": 0.0 if kind == "time" else float(pd.Series(known).mode().iloc[0]),
     }
 
 

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from yeast_get.batch import DOSE_NOT_RECORDED, NONE, UNKNOWN, Batch
+from yeast_get.batch import CONDITION_FIELDS, DOSE_NOT_RECORDED, NONE, UNKNOWN, Batch, rows_of
 from yeast_get.config import AugmentationConfig
 from yeast_get.data.expression_data import ExpressionData
 from yeast_get.data.features import FeatureSchema
@@ -28,11 +28,13 @@ class Windows:
     """W windows of R regions.
 
     Attributes:
+        place: [W] int32, alike only where the regions are.
         region: [W,R] int32 row of the region table, -1 = padding.
         sample: [W] int32.
         observation: [W,R] int32 (int64 for very large tables), -1 = none.
     """
 
+    place: np.ndarray
     region: np.ndarray
     sample: np.ndarray
     observation: np.ndarray
@@ -44,13 +46,20 @@ class Windows:
 class WindowPlan:
     """Cuts a table into windows: with a random offset for training, always alike otherwise."""
 
-    def __init__(self, data: ExpressionData, regions_per_window: int) -> None:
+    def __init__(
+        self, data: ExpressionData, regions_per_window: int, one_offset: bool = False
+    ) -> None:
         """Sort the regions along their chromosomes.
+
+        Args:
+            data: The table.
+            regions_per_window: R.
+            one_offset: Whether all samples have the same random offset, so that they share windows.
 
         Raises:
             DataError: Where windows are asked for and a region has no coordinates.
         """
-        self.data, self.size = data, regions_per_window
+        self.data, self.size, self.one_offset = data, regions_per_window, one_offset
         self.chromosomes: list[np.ndarray] = []
         if regions_per_window == 1:
             return
@@ -74,12 +83,20 @@ class WindowPlan:
         self._lookup = np.full((data.num_regions, data.num_samples), -1, dtype=np.int32)
         self._lookup[data.region_index, data.sample_index] = np.arange(data.num_observations)
 
+    def batch_size(self, train: np.ndarray) -> int:
+        """Windows per batch that make about 64 batches of the training rows [N] bool.
+
+        At least 32, and at most 16,384 regions in all.
+        """
+        windows = int(train.sum()) if self.size == 1 else len(self.windows(train))
+        return max(min(max(windows // 64, 32), 16384 // self.size), 1)
+
     def windows(self, wanted: np.ndarray, rng: np.random.Generator | None = None) -> Windows:
         """Windows that hold at least one wanted observation.
 
         Args:
             wanted: [N] bool.
-            rng: Draws the offset of each chromosome and sample; None cuts from the first region,
+            rng: Draws the offset of each chromosome (and sample); None cuts from the first region,
                 so that every observation stands in exactly one window, and R is at most the number
                 of regions of the longest chromosome.
         """
@@ -87,22 +104,29 @@ class WindowPlan:
         if self.size == 1:
             at = np.flatnonzero(wanted).astype(np.int32)
             these = slice(None) if len(at) == len(wanted) else at  # of all rows, no copies
-            region = data.region_index[these].reshape(-1, 1)
-            return Windows(region, data.sample_index[these], at.reshape(-1, 1))
-        regions, samples = [], []
+            region = data.region_index[these]
+            return Windows(
+                region, region.reshape(-1, 1), data.sample_index[these], at.reshape(-1, 1)
+            )
+        places, regions, samples, first = [], [], [], 0
         for order in self.chromosomes:
+            cut = _cut(order, self.size, 0 if rng is None else int(rng.integers(self.size)))
             for sample in range(data.num_samples):
-                offset = 0 if rng is None else int(rng.integers(self.size))
-                cut = _cut(order, self.size, offset)
+                if rng is not None and not self.one_offset and sample:
+                    first += len(cut)
+                    cut = _cut(order, self.size, int(rng.integers(self.size)))
+                places.append(np.arange(first, first + len(cut), dtype=np.int32))
                 regions.append(cut)
                 samples.append(np.full(len(cut), sample, dtype=np.int32))
+            first += len(cut)
+        place = np.concatenate(places)
         region, sample_of = np.concatenate(regions), np.concatenate(samples)
         if rng is None:  # all padding is at the end: no model need go through what no region fills
             region = region[:, : max(map(len, self.chromosomes))]
         observation = self._lookup[region, sample_of[:, None]]
         observation[region < 0] = -1
         keep = (np.append(wanted, False)[observation]).any(axis=1)
-        return Windows(region[keep], sample_of[keep], observation[keep])
+        return Windows(place[keep], region[keep], sample_of[keep], observation[keep])
 
 
 def _cut(order: np.ndarray, size: int, offset: int) -> np.ndarray:
@@ -122,6 +146,9 @@ class YeastDataset(Dataset[Batch]):
         device: Where the tensors live.
         augmentation: Noise for training; None for none.
         seed: Seed of that noise.
+        by_region: For a model that encodes regions apart from conditions: training goes through
+            the regions, all samples of some at a time, so that each is encoded once, and they
+            share offsets and noise.
     """
 
     def __init__(
@@ -132,12 +159,14 @@ class YeastDataset(Dataset[Batch]):
         device: torch.device | str = "cpu",
         augmentation: AugmentationConfig | None = None,
         seed: int = 0,
+        by_region: bool = False,
     ) -> None:
-        self.plan = WindowPlan(data, regions_per_window)
+        self.plan = WindowPlan(data, regions_per_window, one_offset=by_region)
+        self.by_region = by_region
         self.augmentation = augmentation
         self.device = torch.device(device)
         self.num_samples = data.num_samples
-        samples = schema.sample_inputs(data)
+        self.samples = samples = schema.sample_inputs(data)
         self.motif = self._put(schema.region_inputs(data))  # [P,M]
         self.absent = self._put(schema.absent_motif())  # [M]
         self.accessibility = self._put(schema.accessibility_inputs(data))  # [P,1|S,A]
@@ -145,8 +174,9 @@ class YeastDataset(Dataset[Batch]):
             np.isfinite(schema.accessibility["scale"])
         )
         self.region_vocab = self._put(schema.region_vocab(data))  # [P]
+        self.sample_vocab = self._put(schema.sample_vocab(data))  # [S]
         self.number, self.present = self._put(samples.number), self._put(samples.present)
-        self.category = self._put(samples.category)
+        self.category, self.other = self._put(samples.category), self._put(samples.other)
         self.drug, self.dose = self._put(samples.drug), self._put(samples.dose)
         self.target = self._put(np.nan_to_num(schema.to_model(data.target), copy=False))  # [N,T]
         self.measured = self._put(~np.isnan(data.target))  # [N,T]
@@ -154,13 +184,19 @@ class YeastDataset(Dataset[Batch]):
         columns = max(len(self.absent), fields, 1)
         self.noise = None if augmentation is None else _Noise(seed, columns, self.device)
         self.wanted = torch.zeros(data.num_observations, dtype=torch.bool, device=self.device)
-        self.windows = Windows(*(np.zeros((0, 1), dtype=np.int32) for _ in range(3)))
+        self.windows = Windows(*(np.zeros((0, 1), dtype=np.int32) for _ in range(4)))
 
     def without_noise(self) -> YeastDataset:
         """The same table, with the same tensors, for other windows."""
         plain = copy.copy(self)
         plain.augmentation = plain.noise = None
         return plain
+
+    def conditions_of(self, sample: torch.Tensor) -> dict[str, torch.Tensor]:
+        """The condition fields of `Batch` of some samples [V]."""
+        parts = (self.number, self.present, self.category, self.other, self.drug, self.dose)
+        fields = zip(CONDITION_FIELDS, (self.sample_vocab, *parts), strict=True)
+        return {name: each[sample] for name, each in fields}
 
     def _put(self, values: np.ndarray) -> torch.Tensor:
         return torch.from_numpy(np.ascontiguousarray(values)).to(self.device)
@@ -179,20 +215,43 @@ class YeastDataset(Dataset[Batch]):
 
     def __getitem__(self, at: np.ndarray) -> Batch:
         """The batch of windows `at` [B]; -1 is a window of padding alone."""
-        batch, cell = self._gather(at)
+        config = self.augmentation
+        dropout = config is not None and config.condition_dropout > 0
+        noise = dropout or (config is not None and config.on_regions)  # of each cell its own
+        batch, cell = self._gather(
+            at, share_regions=self.by_region or not noise, share_samples=not dropout
+        )
         self._augment(batch, cell)
         return batch
 
-    def _gather(self, at: np.ndarray) -> tuple[Batch, torch.Tensor]:
-        """The batch without noise, and the cell (region, sample) of each of its regions [B,R]."""
-        windows = self.windows
-        region = self._put(windows.region[at].astype(np.int64))  # [B,R]
-        sample = self._put(windows.sample[at].astype(np.int64))  # [B]
+    def _gather(
+        self, at: np.ndarray, share_regions: bool = False, share_samples: bool = False
+    ) -> tuple[Batch, torch.Tensor]:
+        """The batch without noise, and the cell (region, sample) of each of its regions [U,R].
+
+        Args:
+            at: [B] windows.
+            share_regions: Whether windows of the same regions share a row, as far as they can.
+            share_samples: Whether windows of one sample do.
+        """
+        windows, one = self.windows, np.arange(len(at))
+        first, region_row, sample_of, condition_row = one, None, windows.sample[at], None
+        if share_regions:
+            place = np.where(at < 0, -1, windows.place[at]).astype(np.int64)
+            if self.accessibility.shape[1] > 1:
+                place = place * self.num_samples + sample_of
+            first, region_row = _shared(place)
+        if share_samples:
+            which, condition_row = _shared(sample_of)
+            sample_of = sample_of[which]
+        region = self._put(windows.region[at[first]].astype(np.int64))  # [U,R]
+        sample = self._put(sample_of.astype(np.int64))  # [V]
+        of_window = self._put(windows.sample[at[first]].astype(np.int64))  # [U]
         observation = self._put(windows.observation[at].astype(np.int64))  # [B,R]
-        nothing = self._put(at < 0).unsqueeze(1)
-        region, observation = (each.masked_fill(nothing, -1) for each in (region, observation))
+        region = region.masked_fill(self._put(at[first] < 0).unsqueeze(1), -1)
+        observation = observation.masked_fill(self._put(at < 0).unsqueeze(1), -1)
         real, row = region >= 0, region.clamp(min=0)
-        of_sample = sample if self.accessibility.shape[1] > 1 else torch.zeros_like(sample)
+        of_sample = of_window if self.accessibility.shape[1] > 1 else torch.zeros_like(of_window)
         known = observation.clamp(min=0)
         scored = (observation >= 0) & self.wanted[known]
         mask = scored.unsqueeze(-1) & self.measured[known]
@@ -205,19 +264,17 @@ class YeastDataset(Dataset[Batch]):
             region_mask=real,
             region_index=region,
             region_vocab=self.region_vocab[row] * real,
-            condition_number=self.number[sample],
-            condition_present=self.present[sample],
-            condition_category=self.category[sample],
-            drug=self.drug[sample],
-            dose=self.dose[sample],
+            **self.conditions_of(sample),
             target=self.target[known] * mask,
             target_mask=mask,
             observation_index=torch.where(scored, observation, -1),
+            region_row=None if region_row is None else self._put(region_row),
+            condition_row=None if condition_row is None else self._put(condition_row),
         )
-        return batch, row * self.num_samples + sample.unsqueeze(1)
+        return batch, row * self.num_samples + (0 if self.by_region else of_window.unsqueeze(1))
 
     def _augment(self, batch: Batch, cell: torch.Tensor) -> None:
-        """Noise on a batch, a function of seed, epoch and cell [B,R] (region, sample) alone."""
+        """Noise on a batch, a function of seed, epoch and cell [U,R] (region, sample) alone."""
         config, noise = self.augmentation, self.noise
         if config is None or noise is None:
             return
@@ -234,7 +291,8 @@ class YeastDataset(Dataset[Batch]):
             *rest, value = batch.accessibility.split(1, dim=-1)
             batch.accessibility = torch.cat([*rest, value + added], dim=-1)
         if config.condition_dropout:
-            self._drop_conditions(batch, noise, cell[:, 0], config.condition_dropout)
+            of_window = rows_of(cell[:, 0], batch.region_row)
+            self._drop_conditions(batch, noise, of_window, config.condition_dropout)
 
     @staticmethod
     def _drop_conditions(
@@ -247,6 +305,7 @@ class YeastDataset(Dataset[Batch]):
         batch.condition_number = batch.condition_number * number
         batch.condition_present = batch.condition_present * number
         batch.condition_category = torch.where(category, batch.condition_category, UNKNOWN)
+        batch.condition_other = batch.condition_other * torch.cat((category, drug), dim=-1)
         batch.drug = torch.where(drug, batch.drug, UNKNOWN)
         lost = ~(drug & dose) & (batch.drug != NONE)  # with its drug, or alone
         batch.dose = torch.where(lost, DOSE_NOT_RECORDED, batch.dose)
@@ -291,7 +350,7 @@ class MaskedRegionDataset(YeastDataset):
 
     def __getitem__(self, at: np.ndarray) -> Batch:
         """The batch of windows `at` [B], with T = M + A targets."""
-        batch, cell = self._gather(at)
+        batch, cell = self._gather(at)  # windows of their own: each hides regions of its own
         features = torch.cat((batch.motif, batch.accessibility), dim=-1)  # [B,R,M+A]
         hidden = batch.target_mask & (self.hiding.uniform(cell, 1, 8) < self.mask_ratio)  # [B,R,1]
         batch.target_mask = hidden.expand(features.shape)
@@ -340,7 +399,7 @@ class EpochSampler(Sampler[np.ndarray]):
     """Positions of windows, a batch at a time: shuffled by seed and epoch, or in order.
 
     Args:
-        count: Number of windows.
+        count: Number of windows, or the place [count] of each: windows of one place stay together.
         batch_size: Windows per batch.
         rng: Shuffles; None keeps the order.
         first_batch: Batches to leave out at the start, where an epoch is taken up again.
@@ -349,19 +408,19 @@ class EpochSampler(Sampler[np.ndarray]):
 
     def __init__(
         self,
-        count: int,
+        count: int | np.ndarray,
         batch_size: int,
         rng: np.random.Generator | None = None,
         first_batch: int = 0,
         shard: tuple[int, int] = (0, 1),
     ) -> None:
-        order = np.arange(count) if rng is None else rng.permutation(count)
-        self.batches = [order[i : i + batch_size] for i in range(0, count, batch_size)]
+        order = _order(count, rng)
+        self.batches = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
         self.batches = self.batches[first_batch:]
         part, parts = shard
-        if parts > 1:
+        if parts > 1:  # neighbours to one rank, since they may share regions
             self.batches = [
-                np.pad(each, (0, -len(each) % parts), constant_values=-1)[part::parts]
+                np.pad(each, (0, -len(each) % parts), constant_values=-1).reshape(parts, -1)[part]
                 for each in self.batches
             ]
 
@@ -370,6 +429,26 @@ class EpochSampler(Sampler[np.ndarray]):
 
     def __iter__(self) -> Iterator[np.ndarray]:
         return iter(self.batches)
+
+
+def _order(count: int | np.ndarray, rng: np.random.Generator | None) -> np.ndarray:
+    """All windows, shuffled where there is a generator; see `EpochSampler`."""
+    if isinstance(count, int):
+        return np.arange(count) if rng is None else rng.permutation(count)
+    if rng is None:
+        return np.argsort(count, kind="stable")
+    _, place = np.unique(count, return_inverse=True)
+    shuffled = rng.permutation(len(count))
+    turn = rng.permutation(int(place.max(initial=-1)) + 1)
+    return shuffled[np.argsort(turn[place[shuffled]], kind="stable")]
+
+
+def _shared(key: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+    """The first of each key, and which of these [n] each is; None where all are different."""
+    _, first, row = np.unique(key, return_index=True, return_inverse=True)
+    if len(first) == len(key):
+        return np.arange(len(key)), None
+    return first, row.reshape(-1)
 
 
 def _leave_signals_alone(worker: int) -> None:

@@ -91,7 +91,7 @@ def attribute(evaluation: Evaluation, wanted: np.ndarray) -> Attributions:
     with evaluating(model), torch.enable_grad():
         for batch in batches(dataset, EpochSampler(len(dataset), per_batch)):
             window, place = (batch.observation_index >= 0).nonzero(as_tuple=True)
-            rows = _some(batch, window)
+            rows = batch.of_windows(window)
             predict = partial(_predict, model, schema, rows, place)
             at = (torch.arange(len(place), device=place.device), place)
             inputs = torch.cat((rows.motif[at], rows.accessibility[at]), dim=1)  # [k,columns]
@@ -156,11 +156,6 @@ def feature_names(schema: FeatureSchema) -> list[str]:
     return [*schema.motif_names, *schema.region_feature_names, *last]
 
 
-def _some(batch: Batch, index: Tensor) -> Batch:
-    """Some windows of a batch."""
-    return replace(batch, **{name: value[index] for name, value in batch.tensors()})
-
-
 def _predict(
     model: YeastModel | Ensemble, schema: FeatureSchema, rows: Batch, place: Tensor, inputs: Tensor,
     index: Tensor | None = None,
@@ -176,7 +171,7 @@ def _predict(
         index: [k] which of the windows; all without.
     """
     if index is not None:
-        rows, place = _some(rows, index), place[index]
+        rows, place = rows.of_windows(index), place[index]
     at = (torch.arange(len(place), device=place.device), place)
     motif, accessibility = inputs.split((rows.motif.shape[-1], rows.accessibility.shape[-1]), 1)
     rows = replace(

@@ -157,9 +157,11 @@ def _inputs(dataset: YeastDataset, schema: FeatureSchema) -> list[tuple[str, str
         pair = [(dataset.number, [j]), (dataset.present, [j])]
         out.append((each["name"], "condition", 1, pair))
     for j, name in enumerate(schema.categories):
-        out.append((name, "condition", 1, [(dataset.category, [j])]))
+        pair = [(dataset.category, [j]), (dataset.other, [j])]
+        out.append((name, "condition", 1, pair))
     for j, (name, dose) in enumerate(schema.drugs.items()):
         pair = [(dataset.drug, [j]), (dataset.dose, [j])]
+        pair.append((dataset.other, [len(schema.categories) + j]))
         if dose is None:
             out.append((name, "condition", 1, pair))
         else:

@@ -105,7 +105,7 @@ def run(
     weight = next(model.parameters())
     device, dtype = weight.device, autocast_dtype(precision, weight.device)
     out = np.full(tuple(dataset.target.shape), np.nan, dtype=np.float32)
-    sampler = EpochSampler(len(dataset), batch_size, shard=(rank(), size()))
+    sampler = EpochSampler(dataset.windows.place, batch_size, shard=(rank(), size()))
     with evaluating(model), torch.autocast(device.type, dtype, enabled=dtype is not None):
         for batch in batches(dataset, sampler):
             prediction = model(batch.to(device, weight.dtype)).float()

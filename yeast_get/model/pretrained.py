@@ -240,7 +240,10 @@ _PUBLISHED = re.compile(
     r"|encoder\.blocks\.\d+\.(norm[12]\.(weight|bias)|attn\.(q_bias|v_bias|qkv\.weight)"
     r"|attn\.proj\.(weight|bias)|mlp\.fc[12]\.(weight|bias)))$"
 )
-_OURS = ("feature_encoder", "fusion", "head", "region_identity", "position_embed")
+_OURS = (
+    "feature_encoder", "fusion", "head", "by_factors", "encoding", "region_identity",
+    "position_embed",
+)  # fmt: skip
 
 
 def read_get(
@@ -288,9 +291,13 @@ def _read(file: str, values: Any, num_heads: int | None, lora_scale: LoraScale) 
     if sum(each.numel() for each in state.values()) * 4 > MOST_COPIES * Path(file).stat().st_size:
         raise ValueError("its tensors claim far more bytes than the file has")
     layout, state = _current_names(file, state)
-    # what is ours beside the backbone belongs to the table that it was trained on
+    # what is ours beside the backbone belongs to the table that it was trained on, and so does the
+    # embedding of bins, which are quantiles of that table
+    table = (*_OURS, "region_embed") if "encoding.gate" in state else _OURS
     left_out = {
-        key: "of the table that it was trained on" for key in state if own and _is_ours(key)
+        key: "of the table that it was trained on"
+        for key in state
+        if own and key.partition(".")[0] in table
     }
     notes: list[str] = []
     settings = held["settings"] if own else values
@@ -371,10 +378,6 @@ def _state_dict(values: Any) -> dict[str, Tensor]:
 def _is_weight(value: Any) -> bool:
     """Whether a value is a whole tensor of numbers."""
     return is_whole(value) and bool(value.is_floating_point())
-
-
-def _is_ours(key: str) -> bool:
-    return key.partition(".")[0] in _OURS
 
 
 def _current_names(file: str, state: dict[str, Tensor]) -> tuple[str, dict[str, Tensor]]:

@@ -9,7 +9,7 @@ Classes stand in the order in which data flows. `YeastModel` keeps GET's paramet
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, cast
 
@@ -17,8 +17,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from yeast_get.batch import NONE, Batch, InputSizes
+from yeast_get.batch import NONE, Batch, InputSizes, rows_of
 from yeast_get.config import ModelConfig
+from yeast_get.model.factors import FactorHead, RegionEncoding
 from yeast_get.model.get_backbone import (
     LAYER_NORM_EPS,
     Encoder,
@@ -31,6 +32,11 @@ from yeast_get.model.get_backbone import (
 
 POSITION_BASE = 300.0
 """Ratio of the slowest to the fastest sine: GET's, made for windows of some hundred regions."""
+
+FASTER_GATES = 100.0
+"""The gates of the encoded features learn at this many times the rate: they choose features first.
+
+So does the scaling layer of RealMLP (Holzmüller et al., NeurIPS 2024)."""
 
 SMALL = 0.02
 """Standard deviation of what is added to the region tokens: identities, learned positions."""
@@ -93,7 +99,7 @@ class FeatureEncoder(nn.Module):
                 nn.init.normal_(part.weight, std=embed_dim**-0.5)
 
     def forward(self, batch: Batch) -> Tensor:
-        """The condition tokens [B,C,Dc]; C = 0 where the table has no condition fields."""
+        """The condition tokens [V,C,Dc]; C = 0 where the table has no condition fields."""
         present = batch.condition_present
         value = torch.where(present > 0, batch.condition_number, 0.0)
         pairs = torch.stack((value, present), dim=-1)  # [B,Cn,2]
@@ -103,7 +109,7 @@ class FeatureEncoder(nn.Module):
         if self.drug is not None:
             tokens.append(self.drug(batch.drug, batch.dose))
         if not tokens:
-            return batch.motif.new_zeros(len(batch.motif), 0, self.embed_dim)
+            return present.new_zeros(len(present), 0, self.embed_dim)
         return torch.stack(tokens, dim=1)
 
 
@@ -222,6 +228,7 @@ class TokenFusion(FeatureFusion):
 def _fusion(config: ModelConfig, num_tokens: int) -> FeatureFusion:
     if num_tokens == 0:
         return FeatureFusion()
+    kinds: dict[str, Callable[[ModelConfig, int], FeatureFusion]]
     kinds = {"concat": ConcatFusion, "film": FilmFusion, "tokens": TokenFusion}
     return kinds[config.fusion.kind](config, num_tokens)
 
@@ -286,14 +293,14 @@ class YeastTransformer(nn.Module):
 
         Args:
             weight_decay: For the weights of linear maps and their adapters. Biases, norms, the
-                class token and embeddings have none; identities of regions have
+                class token, gates and embeddings have none; identities of regions have
                 `region_identity.weight_decay`.
 
         Returns:
-            Groups with "name" ("decay", "no_decay", "region_identity"), "params" and
-            "weight_decay"; none of them empty.
+            Groups with "name" ("decay", "no_decay", "gates", "region_identity"), "params",
+            "weight_decay" and "faster", by which their rate is multiplied; none of them empty.
         """
-        decays = {"decay": weight_decay, "no_decay": 0.0}
+        decays = {"decay": weight_decay, "no_decay": 0.0, "gates": 0.0}
         decays["region_identity"] = self.config.region_identity.weight_decay
         groups: dict[str, list[nn.Parameter]] = {name: [] for name in decays}
         for module in self.modules():
@@ -302,10 +309,17 @@ class YeastTransformer(nn.Module):
                 group = "decay" if is_weight else "no_decay"
                 if module is self.region_identity:
                     group = "region_identity"
+                elif isinstance(module, RegionEncoding):
+                    group = "gates"
                 if parameter.requires_grad:
                     groups[group].append(parameter)
         return [
-            {"name": name, "params": params, "weight_decay": decays[name]}
+            {
+                "name": name,
+                "params": params,
+                "weight_decay": decays[name],
+                "faster": FASTER_GATES if name == "gates" else 1.0,
+            }
             for name, params in groups.items()
             if params
         ]
@@ -350,25 +364,32 @@ class YeastModel(YeastTransformer):
             Nature 2025; layout as published). `head_exp` is None unless `head.kind` is "get".
         feature_encoder: Condition fields to condition tokens.
         fusion: Condition tokens into the regions or the blocks.
+        encoding: Features to their encoded bins; None where `region_embed.bins` is 0.
+        by_factors: The head where `fusion.kind` is "factors"; None otherwise.
         region_identity: An embedding per training region, row 0 (unknown) zero; None when off.
-        head: The MLP; None where `head.kind` is "get".
+        head: The MLP; None where `head.kind` is "get" or there are factors.
     """
 
     def __init__(self, config: ModelConfig, sizes: InputSizes, max_regions: int = 1024) -> None:
         super().__init__(config, max_regions)
         width = config.transformer.embed_dim
-        self.region_embed = RegionEmbed(sizes.region_features + sizes.accessibility, width)
+        features = sizes.region_features + sizes.accessibility
+        self.encoding = RegionEncoding(sizes.encoding) if sizes.encoding else None
+        self.feature_drop = nn.Dropout(config.region_embed.feature_dropout)
+        self.region_embed = RegionEmbed(len(sizes.encoding) or features, width)
         self.embed_drop = nn.Dropout(config.region_embed.dropout)
-        if config.region_identity.enabled:
+        if config.region_identity.enabled and not config.fusion.by_factors:
             self.region_identity = nn.Embedding(sizes.known_regions + 1, width, padding_idx=0)
             nn.init.normal_(self.region_identity.weight[1:], std=SMALL)
-        self.feature_encoder = FeatureEncoder(sizes, config.feature_encoders.embed_dim)
-        self.fusion = _fusion(config, len(self.feature_encoder.names))
-        head = config.head
+        head, factors = config.head, config.fusion.by_factors
+        encoders = None if factors else FeatureEncoder(sizes, config.feature_encoders.embed_dim)
+        self.feature_encoder = encoders
+        self.fusion = _fusion(config, 0 if encoders is None else len(encoders.names))
+        self.by_factors = FactorHead(width, sizes, config.fusion.factors) if factors else None
         self.head_exp = ExpressionHead(width, sizes.targets) if head.kind == "get" else None
         self.head = (
             PredictionHead(width, head.hidden_dim, sizes.targets, head.dropout)
-            if head.kind == "mlp"
+            if head.kind == "mlp" and not factors
             else None
         )
         initialise(self)
@@ -378,8 +399,16 @@ class YeastModel(YeastTransformer):
 
     def forward(self, batch: Batch) -> Tensor:
         """The predictions [B,R,T] in model space; those of padding mean nothing."""
+        if self.by_factors is not None:
+            return self.by_factors(self.factors(batch), batch)
         head: Any = self.head if self.head_exp is None else self.head_exp
         return head(self.encode(batch))
+
+    def factors(self, batch: Batch) -> Tensor:
+        """The factors [U,R,K] of the regions by their features alone."""
+        assert self.by_factors is not None, "fusion.kind: factors"
+        embedded = self._embed(batch)
+        return self.by_factors.factors(embedded, self.transform(embedded, batch.region_mask, None))
 
     def encode(self, batch: Batch) -> Tensor:
         """The encoder's normalised region tokens [B,R,D], without the class token.
@@ -387,13 +416,24 @@ class YeastModel(YeastTransformer):
         Raises:
             ValueError: If a window is longer than the learned positions.
         """
-        regions = self.embed_drop(self.region_embed(region_features(batch)))
+        if self.feature_encoder is None:
+            encoded = self.transform(self._embed(batch), batch.region_mask, None)
+            return rows_of(encoded, batch.region_row)
+        regions = rows_of(self._embed(batch), batch.region_row)
+        conditions = rows_of(self.feature_encoder(batch), batch.condition_row)
+        regions = self.fusion.into_regions(regions, conditions)
+        mask = rows_of(batch.region_mask, batch.region_row)
+        return self.transform(regions, mask, self.fusion.into_blocks(conditions))
+
+    def _embed(self, batch: Batch) -> Tensor:
+        """Region tokens [U,R,D] by features, identity and place."""
+        features = region_features(batch)
+        if self.encoding is not None:
+            features = self.encoding(features)
+        regions = self.embed_drop(self.region_embed(self.feature_drop(features)))
         if self.region_identity is not None:
             regions = regions + self.region_identity(self._known(batch.region_vocab))
-        regions = self.with_positions(regions)
-        conditions = self.feature_encoder(batch)
-        regions = self.fusion.into_regions(regions, conditions)
-        return self.transform(regions, batch.region_mask, self.fusion.into_blocks(conditions))
+        return self.with_positions(regions)
 
     def _known(self, region_vocab: Tensor) -> Tensor:
         """The identities [B,R], in training some of them dropped to unknown."""

@@ -94,4 +94,4 @@ def try_one_batch(
         raise RunError(Problem(what, fix, file=source))
     said = f"loss {float(loss.detach()) / count:.4g}" if count else "nothing measured"
     log.info("one batch of %d windows went forward and backward: %s, %.1f s",
-             len(batch.motif), said, time.monotonic() - started)  # fmt: skip
+             len(batch), said, time.monotonic() - started)  # fmt: skip

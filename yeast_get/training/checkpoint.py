@@ -41,12 +41,13 @@ _OF_WRONG_PARTS = (
 )  # fmt: skip
 """What comes of a part that holds what it should not, where no check has a name for it."""
 
-FORMAT = 3
+FORMAT = 4
 """Version of the layout below; a file of a later version is refused by name."""
 
 _SINCE: dict[int, dict[str, Any]] = {
     2: {"features": {}, "lora": {}, "load_report": {}},
     3: {"members": [], "calibration": {}, "seen_regions": {}},
+    4: {},
 }
 """What files of an earlier layout than each do not hold."""
 
@@ -59,7 +60,14 @@ def _current(values: dict[str, Any], layout: int) -> dict[str, Any]:
     data = settings.get("data") if isinstance(settings, dict) else None
     if isinstance(data, dict) and "max_skipped" in data:  # a number of rows, before it was a share
         data = {name: value for name, value in data.items() if name != "max_skipped"}
-        values = values | {"settings": {**values["settings"], "data": data}}
+        settings = {**values["settings"], "data": data}
+    model = settings.get("model") if isinstance(settings, dict) else None
+    embed = model.get("region_embed") if isinstance(model, dict) else None
+    if layout < 4 and isinstance(embed, dict):  # features entered straight
+        model = {**values["settings"]["model"], "region_embed": {**embed, "bins": 0}}
+        settings = {**(settings or {}), "model": model}
+    if settings is not None:
+        values = values | {"settings": settings}
     return values
 
 
@@ -234,12 +242,16 @@ class Checkpoint:
             The parts of the model that have no place there.
         """
         state = self.merged().model
+        parts = {name.partition(".")[0] for name in state} - set(GET_PARTS)
+        if "encoding" in parts:  # its columns are bins, and GET's are features
+            parts.add("region_embed")
+        state = {k: v for k, v in state.items() if k.partition(".")[0] not in parts}
         heads = self.settings["model"]["transformer"]["num_heads"]
         eps = self.settings["model"]["encoder"].get("layer_norm_eps") or LAYER_NORM_EPS
         positions = self.settings["model"]["transformer"]["positional_encoding"]
         told = {"trained_rows": self.trained_rows, "positional_encoding": positions}
         write_get(path, state, self.features, num_heads=heads, layer_norm_eps=eps, told=told)
-        return sorted({name.partition(".")[0] for name in state} - set(GET_PARTS))
+        return sorted(parts)
 
     # ----------------------------------------------------------------------------- building
 
@@ -277,6 +289,8 @@ class Checkpoint:
         with torch.device("meta"):
             settings, schema, model = self._empty_model()
             put_adapters(model, self.lora, settings)
+        if not settings.training.batch_size:
+            raise ValueError("it does not know the size of its batches")
         wanted, base = model.state_dict(), set(self.lora.get("base", []))
         if not base <= set(wanted):
             raise ValueError("the base has tensors that the model does not have")

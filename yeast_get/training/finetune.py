@@ -11,7 +11,7 @@ import torch
 from yeast_get.config import Settings
 from yeast_get.data.expression_data import ExpressionData
 from yeast_get.data.features import FeatureSchema
-from yeast_get.data.splits import VAL
+from yeast_get.data.splits import TRAIN, VAL
 from yeast_get.data.yeast_dataset import YeastDataset
 from yeast_get.errors import Problem, RunError
 from yeast_get.evaluation.inference import predict
@@ -20,6 +20,7 @@ from yeast_get.evaluation.plots import scatter_image
 from yeast_get.model.yeast_model import YeastModel, YeastTransformer
 from yeast_get.run_dir import RunDir
 from yeast_get.training.checkpoint import Checkpoint
+from yeast_get.training.factors import Knowledge
 from yeast_get.training.loop import Stage, home_of, place
 from yeast_get.training.losses import loss_sum
 
@@ -32,13 +33,18 @@ class Finetune(Stage):
         data, schema, settings = self.data, self.schema, self.settings
         window, seed = settings.data.regions_per_window, settings.experiment.seed
         home = home_of(settings, self.device)
-        self.train_set = YeastDataset(data, schema, window, home, settings.augmentation, seed)
+        by_region = settings.model.fusion.by_factors
+        self.train_set = YeastDataset(
+            data, schema, window, home, settings.augmentation, seed, by_region
+        )
         shared = home == self.device
         self.val_set = (
             self.train_set.without_noise()
             if shared
             else YeastDataset(data, schema, window, self.device)
         )
+        train, most = self.part == TRAIN, settings.model.fusion.factors
+        self.known = Knowledge.of(self.val_set, train, most) if by_region else None
 
     def no_correlation(self) -> str | None:
         """Why the validation targets allow no correlation."""
@@ -49,12 +55,23 @@ class Finetune(Stage):
     def validate(self, model: YeastTransformer, epoch: int) -> tuple[dict[str, Any], Any]:
         """Loss in model space, Pearson r in units of the input, and what draws a scatter plot."""
         wanted = self.part == VAL
+        self.remember(cast(YeastModel, model))
         scores, y_pred = validate(
             cast(YeastModel, model), self.val_set, self.data, wanted, self.schema, self.settings,
             epoch,
         )  # fmt: skip
         title = f"validation, epoch {epoch}"
         return scores, partial(scatter_image, self.data.target[wanted], y_pred[wanted], title)
+
+    def prepare(self, model: YeastModel) -> None:
+        """What is known of the conditions before training."""
+        if self.known is not None:
+            self.known.give_conditions(model)
+
+    def remember(self, model: YeastModel) -> None:
+        """What is known of the training regions, with the weights at hand."""
+        if self.known is not None:
+            self.known.give_regions(model, self.settings.training.batch_size)
 
     def save_best(self, folder: RunDir, kept: Checkpoint) -> None:
         """`best_model.pth`, and with LoRA the adapter alone."""

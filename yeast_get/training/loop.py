@@ -268,8 +268,9 @@ def _train_one_epoch(run: _Run, progress: Progress) -> float:
     train_set = run.stage.train_set
     train_set.use(run.stage.part == TRAIN, epoch, offsets)
     shuffle = np.random.default_rng([seed, epoch, 1])
+    count = train_set.windows.place if train_set.by_region else len(train_set)
     sampler = EpochSampler(
-        len(train_set), training.batch_size, shuffle, progress.batch, shard=(rank(), size())
+        count, training.batch_size, shuffle, progress.batch, shard=(rank(), size())
     )
     last_batch = progress.batch + len(sampler)
     run.model.train()
@@ -369,7 +370,7 @@ def _step(run: _Run, progress: Progress, pending: _Pending, rate: float, correct
     if run.scaler.get_scale() <= 1 and not torch.isfinite(norm):
         raise _not_finite(run, "a gradient", pending, progress)
     for group in run.optimizer.param_groups:
-        group["lr"] = rate
+        group["lr"] = rate * group.get("faster", 1.0)
     run.scaler.step(run.optimizer)
     run.scaler.update()
     run.optimizer.zero_grad(set_to_none=True)

@@ -111,7 +111,8 @@ def prepare(settings: Settings, device: torch.device, last: Path | None = None) 
     schema = FeatureSchema.fit(data, part == TRAIN, settings, inherited)
     for line in schema.unseen(data):
         log.warning("warning: %s", line)
-    WindowPlan(data, settings.data.regions_per_window)  # refuses regions that have no place
+    plan = WindowPlan(data, settings.data.regions_per_window)  # refuses regions without a place
+    settings = with_batch_size(settings, plan, part == TRAIN)
     model = fresh(YeastModel, settings, schema)
     load_report = begin(model, pretrained, schema, settings)
     record: dict[str, Any] = {}
@@ -144,10 +145,12 @@ def prepare(settings: Settings, device: torch.device, last: Path | None = None) 
         member = fresh(YeastModel, settings, schema)
         if pretrained is not None:
             adapt(member, load(member, pretrained, schema, settings), settings)
+        stage.prepare(member)
         return member.to(device)
 
     held = None if last is None else from_writer(lambda: resumable(last, checkpoint))
     stage = Finetune(data, part, schema, settings, device, checkpoint)
+    stage.prepare(model)
     return Prepared(stage, schema, model.to(device), another, split, described, held)
 
 
@@ -168,6 +171,14 @@ def start_from(settings: Settings, device: torch.device) -> tuple[Settings, Pret
         settings = with_sizes_of(settings, pretrained.weights)
     seed_everything(settings.experiment.seed)
     return settings, pretrained
+
+
+def with_batch_size(settings: Settings, plan: WindowPlan, train: np.ndarray) -> Settings:
+    """The settings with the number of windows per batch that `training.batch_size: 0` means."""
+    if settings.training.batch_size:
+        return settings
+    training = settings.training.model_copy(update={"batch_size": plan.batch_size(train)})
+    return settings.model_copy(update={"training": training})
 
 
 def seed_everything(seed: int) -> None:

@@ -20,7 +20,7 @@ from yeast_get.data.data_report import describe
 from yeast_get.data.expression_data import load_expression_data, regions_only
 from yeast_get.data.features import FeatureSchema
 from yeast_get.data.splits import TEST, TRAIN, VAL, region_parts
-from yeast_get.data.yeast_dataset import EpochSampler, MaskedRegionDataset, batches
+from yeast_get.data.yeast_dataset import EpochSampler, MaskedRegionDataset, WindowPlan, batches
 from yeast_get.distributed import (
     from_writer,
     is_writer,
@@ -47,6 +47,7 @@ from yeast_get.training.prepare import (
     deterministic,
     manifest,
     start_from,
+    with_batch_size,
     write_findings,
 )
 from yeast_get.training.resuming import resumable
@@ -170,6 +171,8 @@ def prepare_pretraining(
     log.info("%s", split)
     described = describe(table, settings)
     described["split"] = {"rows": part_counts(part), "said": split}
+    plan = WindowPlan(data, settings.data.regions_per_window)
+    settings = with_batch_size(settings, plan, part == TRAIN)
     inherited = None if pretrained is None else pretrained.inherited()
     schema = FeatureSchema.fit(data, part == TRAIN, settings, inherited, with_target=False)
     model = fresh(MaskedRegionModel, settings, schema)

@@ -170,6 +170,9 @@ def with_sizes_of(settings: Settings, weights: GetWeights) -> Settings:
         setattr(model, section, block.model_copy(update={key: value}))
     if problems:
         raise ConfigError(problems)
+    if model.region_embed.bins:
+        log.info("region features enter as the checkpoint takes them, without bins")
+        model.region_embed = model.region_embed.model_copy(update={"bins": 0})
     return settings.model_copy(update={"model": model})
 
 

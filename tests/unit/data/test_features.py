@@ -11,7 +11,7 @@ import torch
 
 from yeast_get.config import settings_from_dict
 from yeast_get.data.expression_data import load_expression_data
-from yeast_get.data.features import FeatureSchema
+from yeast_get.data.features import FeatureSchema, _bins
 from yeast_get.errors import DataError
 
 # Four regions in two samples; the last region and the second sample are not for training.
@@ -73,8 +73,10 @@ def test_nothing_of_a_row_that_is_not_for_training_enters_the_schema(fit):
     changed.loc[second, ["medium", "temperature", "drug"]] = ["other", 22.0, "new"]
     changed.loc[second, ["drug_concentration", "drug_time"]] = [0.5, 9.0]
     changed.loc[~TRAIN, "target"] = 1e4
-    identity = {"model": {"region_identity": {"enabled": True}}}
-    assert fit(**identity)[0] == fit(changed, **identity)[0]
+    known = {"model": {"region_identity": {"enabled": True}}}
+    schema, _ = fit(**known)
+    assert schema == fit(changed, **known)[0]
+    assert all((schema.known_regions, schema.known_samples, schema.encoding, schema.usual))
     changed.loc[0, "target"] = 3.0
     assert fit()[0] != fit(changed)[0]
 
@@ -89,13 +91,17 @@ def test_vocabularies_are_those_of_training_samples(fit):
 
 
 def test_sizes_are_what_the_schema_holds(fit):
-    sizes = fit(model={"region_identity": {"enabled": True}})[0].sizes()
+    schema, _ = fit(model={"region_identity": {"enabled": True}})
+    sizes = schema.sizes()
     assert sizes.region_features == 4 + 1  # and the presence bit of motif_b
     assert sizes.accessibility == 1
     assert sizes.numbers == ["temperature", "drug_time"]  # those that were recorded
     assert sizes.categories == {"medium": 2}
     assert (sizes.drugs, sizes.drug_vocabulary) == (["drug"], 3)
     assert (sizes.targets, sizes.known_regions) == (1, 3)
+    assert (sizes.known_conditions, sizes.known_samples) == (1, 1)
+    assert sizes.encoding == schema.encoding
+    assert sizes.steps == []
 
 
 # ---------------------------------------------------------------------------------- regions
@@ -190,15 +196,202 @@ def test_a_table_that_lacks_a_feature_of_the_model_is_refused(fit, load):
     ]
 
 
-def test_known_regions_have_an_identity_and_others_are_zero(fit, load):
-    schema, data = fit(model={"region_identity": {"enabled": True}})
+@pytest.mark.parametrize(
+    "model",
+    [
+        {"region_identity": {"enabled": True}},
+        {"region_identity": {"enabled": True}, "fusion": {"kind": "film"}},
+    ],
+)
+def test_known_regions_have_an_identity_and_others_are_zero(fit, load, model):
+    schema, data = fit(model=model)
     assert schema.region_vocab(data).tolist() == [1, 2, 3, 0]
     backwards, _ = load(TABLE.iloc[::-1])
     assert schema.region_vocab(backwards).tolist() == [0, 3, 2, 1]
-    assert fit()[0].region_vocab(data).tolist() == [0, 0, 0, 0]  # not enabled
+    for by in ("region", "chromosome", "region_and_condition", "random", "condition"):
+        again = by in ("random", "condition")  # where factors meet known regions again
+        assert any(fit(split={"by": by})[0].region_vocab(data)) == again
+        assert not any(fit(split={"by": by}, model={"fusion": {"kind": "film"}})[0].known_regions)
+        never = {"region_identity": {"enabled": False}}
+        assert not fit(split={"by": by}, model=never)[0].known_regions
+
+
+# --------------------------------------------------------------------------------- encoding
+
+VARIED = pd.DataFrame(
+    {
+        "region_id": [f"c_{100 * i}_{100 * i + 9}" for i in range(80)],
+        "motif_a": np.random.default_rng(0).normal(size=80).round(3),
+        "motif_b": np.where(np.arange(80) < 40, 0.0, np.arange(80) / 10),  # half of it is absent
+        "motif_c": 5.0,
+        "gc": np.arange(80) % 2 / 2,
+        "accessibility": np.linspace(0.1, 0.9, 80),
+        "target": np.arange(80.0),
+    }
+)
+ALL = np.ones(80, dtype=bool)
+
+
+def bins_of(schema: FeatureSchema, column: int) -> np.ndarray:
+    """Lower and upper end, mean and SD of the bins of a column [n,4]."""
+    return np.array([row[1:] for row in schema.encoding if row[0] == column])
+
+
+def test_a_column_is_encoded_as_a_whole_and_by_its_quantiles(fit):
+    schema, data = fit(VARIED, ALL, model={"region_embed": {"bins": 4}})
+    values = schema.region_inputs(data)[:, 0].astype(np.float64)
+    bins = bins_of(schema, 0)
+    ends = np.quantile(values, [0, 0.25, 0.5, 0.75, 1])
+    np.testing.assert_allclose(bins[0, :2], [values.min(), values.max()], rtol=1e-6)
+    np.testing.assert_allclose(bins[1:, 0], ends[:-1], rtol=1e-5)
+    np.testing.assert_allclose(bins[1:, 1], ends[1:], rtol=1e-5)
+    reach = np.clip((values[:, None] - bins[:, 0]) / (bins[:, 1] - bins[:, 0]), 0, 1)
+    np.testing.assert_allclose(bins[:, 2], reach.mean(axis=0), rtol=1e-6)
+    np.testing.assert_allclose(bins[:, 3], reach.std(axis=0), rtol=1e-6)
+    access = bins_of(schema, 4)  # after the four region features, since there is no presence bit
+    np.testing.assert_allclose(access[:2, :2], [[-1.7109, 1.7109], [-1.7109, -0.8555]], rtol=1e-3)
+
+
+def test_a_sparse_column_has_a_bin_for_the_step_from_its_smallest_value(fit):
+    schema, data = fit(VARIED, ALL, model={"region_embed": {"bins": 16}})
+    values = schema.region_inputs(data)[:, 1].astype(np.float64)
+    absent, least, most = values[0], values[40], values[79]
+    middle = np.median(values[40:])
+    expected = [[absent, most], [absent, least], [least, middle], [middle, most]]
+    np.testing.assert_allclose(bins_of(schema, 1)[:, :2], expected, rtol=1e-5)
+    assert len(bins_of(schema, 0)) == 17  # what is not sparse has them all
+    few = VARIED.assign(motif_b=np.where(np.arange(80) < 20, 0.0, VARIED["motif_a"] + 5))
+    assert len(bins_of(fit(few, ALL, model={"region_embed": {"bins": 16}})[0], 1)) > 10
+
+
+def test_two_values_are_one_bin_and_one_value_is_none(fit):
+    schema, data = fit(VARIED, ALL)
+    values = schema.region_inputs(data)
+    low, high = values[:2, 3]
+    np.testing.assert_allclose(bins_of(schema, 3), [[low, high, 0.5, 0.5]], rtol=1e-6)
+    assert not len(bins_of(schema, 2))
+
+
+def test_a_bin_in_which_next_to_nothing_varies_is_left_out():
+    rare = np.zeros(2_000_000)
+    rare[:1] = 1.0
+    assert _bins(0, rare, 24) == []
+    rare[:4] = 1.0
+    assert _bins(0, rare, 24) == [[0.0, 0.0, 1.0, 2e-6, pytest.approx(2e-6**0.5, rel=1e-5)]]
+
+
+def test_no_bins_and_no_accessibility_need_no_encoding_of_them(fit):
+    assert fit(VARIED, ALL, model={"region_embed": {"bins": 0}})[0].encoding == []
+    schema, _ = fit(VARIED.drop(columns="accessibility"), ALL)
+    assert {row[0] for row in schema.encoding} == {0, 1, 3}
+
+
+def test_the_bins_of_accessibility_per_cell_come_from_cells_that_are_trained_on(fit):
+    table = TABLE.assign(accessibility=[0.1, 0.2, 0.6, 0.9, 0.3, 0.3, 0.3, 0.3])
+    train = np.array([True, True, True, False, True, False, False, False])
+    changed = table.copy()
+    changed.loc[[3, 5, 6, 7], "accessibility"] = [50.0, 60.0, 70.0, 80.0]
+    schema, _ = fit(table, train)
+    assert max(row[0] for row in schema.encoding) == schema.sizes().region_features
+    assert schema.encoding == fit(changed, train)[0].encoding
+    changed.loc[4, "accessibility"] = 0.5
+    assert schema.encoding != fit(changed, train)[0].encoding
 
 
 # ------------------------------------------------------------------------------- conditions
+
+
+def make_samples(**columns) -> pd.DataFrame:
+    """Two regions in a sample per word of each column, without replicates that are unasked for."""
+    number = len(next(iter(columns.values())))
+    names = columns.pop("sample_id", [f"s{i}" for i in range(number)])
+    rows = pd.DataFrame({"sample_id": names, **columns})
+    regions = TABLE.loc[:1, ["region_id", "motif_a", "motif_b", "motif_c", "gc"]]
+    table = rows.merge(regions, how="cross")
+    return table.assign(target=np.arange(len(table)) + 1.0)
+
+
+def trained_on(*samples: int, of: int) -> np.ndarray:
+    return np.repeat(np.isin(np.arange(of), samples), 2)
+
+
+def test_the_usual_is_the_commonest_of_training_samples(fit):
+    table = make_samples(
+        medium=["SC", "SC", "YPD", "YPD", "YPD"],
+        temperature=[30.0, 30.0, 37.0, 42.0, 42.0],
+        drug_time=[1.0, 1.0, 1.0, 2.0, 2.0],
+    )
+    schema, _ = fit(table, trained_on(0, 1, 2, of=5))
+    assert schema.usual == {"medium": "SC"}
+    temperature, time = schema.numbers
+    assert (temperature["usual"], time["usual"]) == (30.0, 0.0)  # no time at all is usual
+    scales = schema.sizes().number_scales
+    mean, sd = np.mean([30, 30, 37]), np.std([30, 30, 37])
+    np.testing.assert_allclose(scales, [[mean, sd, (30 - mean) / sd], [np.log10(61), 0, 0]])
+
+
+def test_other_than_usual_is_another_word_or_any_drug_and_no_blank(fit):
+    drugs = ["none", "H2O2", "CHX", None, "H2O2"]
+    table = make_samples(medium=["YPD", "YPD", "ypd ", "SC", None], drug=drugs)
+    schema, data = fit(table, trained_on(0, 1, of=5))
+    assert schema.sample_inputs(data).other.tolist() == [[0, 0], [0, 1], [0, 1], [1, 0], [0, 1]]
+
+
+def test_a_step_is_from_a_number_of_the_pre_culture_to_that_of_the_culture(fit):
+    table = make_samples(
+        preculture_temperature=[25.0, 30.0], temperature=[30.0, 37.0], preculture_time=[1.0, 2.0],
+        drug_time=[1.0, 3.0],
+    )  # fmt: skip
+    sizes = fit(table, trained_on(0, 1, of=2))[0].sizes()
+    named = [[sizes.numbers[i] for i in pair] for pair in sizes.steps]
+    assert named == [["temperature", "preculture_temperature"]]
+    alone = fit(table.drop(columns="temperature"), trained_on(0, 1, of=2))[0].sizes()
+    assert alone.steps == []
+
+
+REPLICATES = make_samples(
+    medium=["YPD", "YPD", "SC", "SC", "YPD"], temperature=[30.0, 30.0, 30.0, 30.0, 37.0]
+)
+
+
+def test_a_sample_is_known_by_its_name_in_its_condition(fit, load):
+    schema, data = fit(REPLICATES, trained_on(0, 2, 4, of=5))
+    assert schema.sample_vocab(data).tolist() == [1, 0, 2, 0, 3]
+    assert (schema.known_conditions, len(schema.known_samples)) == (3, 3)
+    other = make_samples(
+        sample_id=["s4", "s0", "s2", "new"],
+        medium=["YPD", "SC", "SC", "YPD"],
+        temperature=[37.0, 30.0, 30.0, 30.0],
+    )
+    assert schema.sample_vocab(load(other)[0]).tolist() == [3, 0, 2, 0]
+    film, _ = fit(REPLICATES, trained_on(0, 2, of=5), model={"fusion": {"kind": "film"}})
+    assert film.sample_vocab(data).tolist() == [0] * 5
+    assert (film.known_conditions, film.known_samples) == (0, [])
+
+
+def test_distinct_conditions_are_those_of_some_samples_and_code_all_of_them(fit):
+    schema, data = fit(REPLICATES, trained_on(0, 1, 2, 3, 4, of=5))
+    inputs = schema.sample_inputs(data)
+    first, code = inputs.distinct(np.array([1, 3, 0]))
+    assert first.tolist() == [1, 3]
+    assert code.tolist() == [0, 0, 1, 1, -1]
+    assert schema.known_conditions == 3
+    rows = inputs.rows()
+    assert rows.dtype == np.float64
+    parts = (inputs.number, inputs.present, inputs.category, inputs.other, inputs.drug, inputs.dose)
+    assert rows.shape == (5, sum(each.shape[1] for each in parts))
+    assert (rows[0] == rows[1]).all()
+    assert [(rows[0] != row).any() for row in rows[2:]] == [True] * 3
+
+
+@pytest.mark.parametrize("field", ["number", "present", "category", "other", "drug", "dose"])
+def test_conditions_that_differ_in_any_part_are_distinct(fit, field):
+    inputs = fit(TABLE, np.ones(8, dtype=bool))[0].sample_inputs(fit()[1])
+    for name in ("number", "present", "category", "other", "drug", "dose"):
+        getattr(inputs, name)[:] = 1
+    assert inputs.distinct(np.arange(2))[1].tolist() == [0, 0]
+    getattr(inputs, field)[1, 0] = 2
+    assert inputs.distinct(np.arange(2))[1].tolist() == [0, 1]
 
 
 def test_numbers_are_standardised_and_times_enter_as_log_minutes(fit):
@@ -289,10 +482,18 @@ def test_words_of_another_table_match_whatever_their_case(fit, load):
     schema, data = fit(train=np.ones(8, dtype=bool))
     lower = TABLE.assign(medium=TABLE["medium"].str.lower(), drug=TABLE["drug"].str.lower())
     other, _ = load(lower)
-    for name in ("category", "drug", "dose"):
+    for name in ("category", "drug", "dose", "other"):
         got, expected = (getattr(schema.sample_inputs(each), name) for each in (other, data))
         assert got.tolist() == expected.tolist()
     assert schema.unseen(other) == []
+
+
+def test_the_usual_word_is_usual_whatever_its_case(fit, load):
+    schema, _ = fit(
+        make_samples(carbon_source=["Mine", "Mine", "Yours"]), trained_on(0, 1, 2, of=3)
+    )
+    other, _ = load(make_samples(carbon_source=["mine", "yours", "MINE"]))
+    assert schema.sample_inputs(other).other[:, 0].tolist() == [0, 1, 0]
 
 
 def dose_by_hand(molar: float, c0: float) -> float:
@@ -370,7 +571,10 @@ def test_each_strand_has_a_scale_of_its_own(fit):
 
 @pytest.mark.parametrize("loss", ["mse", "poisson"])
 def test_rates_are_not_standardised(fit, loss):
-    sections = {"model": {"head": {"kind": "get"}}, "training": {"loss": loss}}
+    sections = {
+        "model": {"head": {"kind": "get"}, "fusion": {"kind": "film"}},
+        "training": {"loss": loss},
+    }
     schema, data = fit(**sections)
     assert (schema.target_mean, schema.target_sd) == ([0], [1])
     np.testing.assert_array_equal(schema.to_model(data.target), data.target)
@@ -380,7 +584,7 @@ def test_rates_are_not_standardised(fit, loss):
     ("sections", "reason"),
     [
         ({"data": {"target_transform": "log1p"}}, "data.target_transform: log1p"),
-        ({"model": {"head": {"kind": "get"}}}, "model.head.kind: get"),
+        ({"model": {"head": {"kind": "get"}, "fusion": {"kind": "film"}}}, "model.head.kind: get"),
     ],
 )
 def test_negative_targets_are_refused_where_they_cannot_be_taken(fit, sections, reason):
@@ -415,8 +619,55 @@ def test_a_schema_travels_through_a_weights_only_checkpoint(fit):
     file.seek(0)
     back = FeatureSchema.from_dict(torch.load(file, weights_only=True))
     assert back == schema
+    assert len(back.known_samples) == back.known_conditions == 2
+    assert back.encoding
+    assert back.usual == {"medium": "SC"}
     assert back.region_inputs(data).tolist() == schema.region_inputs(data).tolist()
     assert back.sample_inputs(data).dose.tolist() == schema.sample_inputs(data).dose.tolist()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("encoding", [[0.0, 0.0, 1.0, 0.5]], "encoding.0: List should have at least 5 items"),
+        ("encoding", [[0.0, 0.0, 1.0, 0.5, 0.1, 9.0]], "encoding.0: List should have at most 5"),
+        ("encoding", [[6.0, 0.0, 1.0, 0.5, 0.1]], "a column that is not there"),
+        ("encoding", [[-1.0, 0.0, 1.0, 0.5, 0.1]], "a column that is not there"),
+        ("encoding", [[0.0, 1.0, 1.0, 0.5, 0.1]], "or has no width"),
+        ("encoding", [[0.0, 0.0, 1.0, 0.5, 0.0]], "a scale is not above zero"),
+        ("encoding", [[0.0, 0.0, 1.0, float("nan"), 0.1]], "not finite"),
+        ("encoding", [["motif_a", 0.0, 1.0, 0.5, 0.1]], "encoding.0.0: "),
+        ("known_conditions", -1, "known_conditions: "),
+        ("known_conditions", 10**12, "more known conditions than known samples"),
+        ("known_samples", ["s1"], "known_samples.0: "),
+        ("usual", {"strain": "BY4741"}, "usual words are of other fields"),
+        ("usual", {"medium": 3}, "usual.medium: "),
+    ],
+)
+def test_what_no_table_teaches_is_refused(fit, name, value, said):
+    stored = fit()[0].to_dict()
+    FeatureSchema.from_dict(stored)
+    with pytest.raises(ValueError, match=said):
+        FeatureSchema.from_dict(stored | {name: value})
+
+
+@pytest.mark.parametrize("usual", [float("nan"), float("inf"), "30"])
+def test_a_usual_number_that_is_none_is_refused(fit, usual):
+    stored = fit()[0].to_dict()
+    stored["numbers"][0]["usual"] = usual
+    with pytest.raises(ValueError, match="finite|usual"):
+        FeatureSchema.from_dict(stored)
+
+
+def test_a_schema_of_before_the_factors_has_none_of_their_fields(fit):
+    stored = fit()[0].to_dict()
+    for name in ("encoding", "known_conditions", "known_samples", "usual"):
+        del stored[name]
+    for each in stored["numbers"]:
+        del each["usual"]
+    sizes = FeatureSchema.from_dict(stored).sizes()
+    assert (sizes.encoding, sizes.known_conditions, sizes.known_samples) == ([], 0, 0)
+    assert sizes.region_features == 5
 
 
 def test_accessibility_that_did_not_vary_in_training_is_ignored_and_said(fit, load):

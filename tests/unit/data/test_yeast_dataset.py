@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tests.conftest import long_table
-from yeast_get.batch import Batch
+from yeast_get.batch import Batch, rows_of
 from yeast_get.config import AugmentationConfig, settings_from_dict
 from yeast_get.data.expression_data import load_expression_data, regions_only
 from yeast_get.data.features import FeatureSchema
@@ -40,11 +40,21 @@ def load(tmp_path):
 @pytest.fixture
 def made(load):
     """40 regions on two chromosomes in 6 samples, with unmeasured and absent cells, shuffled."""
+    return load(make_table())
+
+
+@pytest.fixture
+def made_per_region(load):
+    """The same, with one accessibility per region."""
+    return load(make_table(per_cell=False))
+
+
+def make_table(per_cell: bool = True) -> pd.DataFrame:
     table = long_table().assign(sample_id=np.repeat([f"s{i}" for i in range(6)], 40))
     table.loc[::7, "target"] = np.nan
-    table.loc[::11, "accessibility"] += 0.001  # so that it is per cell
-    table = table.drop(index=table.index[5::13]).sample(frac=1, random_state=0)
-    return load(table, model={"region_identity": {"enabled": True}})
+    if per_cell:
+        table.loc[::11, "accessibility"] += 0.001
+    return table.drop(index=table.index[5::13]).sample(frac=1, random_state=0)
 
 
 def make_augmentation(**values) -> AugmentationConfig:
@@ -53,7 +63,12 @@ def make_augmentation(**values) -> AugmentationConfig:
 
 def all_batches(dataset: YeastDataset, size: int = 16, rng=None, workers: int = 0) -> list[Batch]:
     sampler = EpochSampler(len(dataset), size, rng)
-    return list(batches(dataset, sampler, workers))
+    return [whole(batch) for batch in batches(dataset, sampler, workers)]
+
+
+def whole(batch: Batch) -> Batch:
+    """The same batch, each window with rows of its own."""
+    return batch.of_windows(torch.arange(len(batch)))
 
 
 def by_cell(data, parts: list[Batch], name: str) -> dict:
@@ -76,7 +91,7 @@ def test_a_batch_of_single_regions_is_the_direct_look_up(made):
     wanted = np.arange(data.num_observations) % 3 > 0
     dataset.use(wanted)
     at = np.flatnonzero(wanted)[[5, 0, 40]]
-    batch = dataset[np.array([5, 0, 40])]
+    batch = whole(dataset[np.array([5, 0, 40])])
     region, sample, inputs = (
         data.region_index[at],
         data.sample_index[at],
@@ -92,6 +107,8 @@ def test_a_batch_of_single_regions_is_the_direct_look_up(made):
         "condition_number": inputs.number[sample],
         "condition_present": inputs.present[sample],
         "condition_category": inputs.category[sample],
+        "condition_other": inputs.other[sample],
+        "sample_vocab": schema.sample_vocab(data)[sample],
         "drug": inputs.drug[sample],
         "dose": inputs.dose[sample],
         "target": np.where(measured, schema.to_model(data.target[at]), 0)[:, None],
@@ -99,6 +116,7 @@ def test_a_batch_of_single_regions_is_the_direct_look_up(made):
         "observation_index": at[:, None],
     }
     assert data.accessibility.shape == (40, 6)
+    assert {name for name, _ in batch.tensors()} == expected.keys()
     for name, value in batch.tensors():
         np.testing.assert_array_equal(value.numpy(), expected[name], err_msg=name)
 
@@ -107,7 +125,7 @@ def test_accessibility_per_region_is_the_same_in_every_sample(load):
     data, schema = load(long_table())
     dataset = YeastDataset(data, schema)
     dataset.use(data.measured)
-    got = dataset[np.arange(240)].accessibility[:, 0]
+    got = whole(dataset[np.arange(240)]).accessibility[:, 0]
     np.testing.assert_array_equal(got, schema.accessibility_inputs(data)[data.region_index, 0])
 
 
@@ -208,6 +226,102 @@ def test_regions_without_coordinates_are_refused_in_windows_only(load):
     assert len(WindowPlan(data, 1).windows(data.measured)) == 36
 
 
+@pytest.mark.parametrize("regions_per_window", [1, 4])
+@pytest.mark.parametrize("seed", [None, 0])
+@pytest.mark.parametrize("one_offset", [False, True])
+def test_windows_of_one_place_have_the_same_regions(made, regions_per_window, seed, one_offset):
+    data, _ = made
+    rng = None if seed is None else np.random.default_rng(seed)
+    windows = WindowPlan(data, regions_per_window, one_offset).windows(data.measured, rng)
+    pairs = {(int(at), *row) for at, row in zip(windows.place, windows.region, strict=True)}
+    assert len(windows) == len(windows.place)
+    assert len({at for at, *_ in pairs}) == len(pairs)
+    if regions_per_window == 1 or seed is None or one_offset:  # all samples are cut alike
+        assert len({tuple(regions) for _, *regions in pairs}) == len(pairs) < len(windows)
+
+
+def test_one_offset_is_that_of_all_samples_and_each_chromosome_has_its_own(load):
+    table = long_table().assign(sample_id=np.repeat([f"s{i}" for i in range(6)], 40))
+    data, _ = load(table)
+    wanted, found = np.ones(data.num_observations, bool), set()
+    for seed in range(8):
+        windows = WindowPlan(data, 8, one_offset=True).windows(wanted, np.random.default_rng(seed))
+        cuts = [windows.region[windows.sample == each].tolist() for each in range(6)]
+        assert cuts.count(cuts[0]) == 6
+        found.add(tuple((np.array(cuts[0]) >= 0).sum(axis=1)))
+    assert len(found) > 4
+    assert any(lengths != lengths[: len(lengths) // 2] * 2 for lengths in found)
+    own = WindowPlan(data, 8).windows(wanted, np.random.default_rng(0))
+    cuts = [own.region[own.sample == each].tolist() for each in range(6)]
+    assert cuts.count(cuts[0]) < 6
+
+
+@pytest.mark.parametrize(
+    ("regions_per_window", "rows", "expected"),
+    [(1, 100, 32), (1, 6400, 100), (1, 2_000_000, 16384), (4, 18000, 4500 // 64),
+     (4, 6000, 32), (1024, 18000, 16), (20000, 18000, 1)],
+)  # fmt: skip
+def test_an_automatic_batch_is_a_64th_of_the_training_windows_within_bounds(
+    big, regions_per_window, rows, expected
+):
+    _, data, _ = big  # 3,000 regions on two chromosomes in 6 samples, one sample after the other
+    train = np.arange(rows if regions_per_window == 1 else data.num_observations) < rows
+    assert WindowPlan(data, regions_per_window).batch_size(train) == expected
+
+
+# ---------------------------------------------------------------------------- rows that are shared
+
+
+def test_windows_of_one_region_or_sample_share_a_row(made_per_region):
+    data, schema = made_per_region
+    dataset = YeastDataset(data, schema)
+    dataset.use(np.ones(data.num_observations, bool))
+    batch = dataset[np.arange(len(dataset))]
+    assert (len(batch), len(batch.motif), len(batch.dose)) == (data.num_observations, 40, 6)
+    assert {len(value) for name, value in batch.tensors() if "region_" in name} == {
+        40, data.num_observations,
+    }  # fmt: skip
+    region = rows_of(batch.region_index, batch.region_row)[:, 0].numpy()
+    sample = rows_of(batch.sample_vocab, batch.condition_row).numpy() - 1
+    assert (region == data.region_index).all()
+    assert (sample == data.sample_index).all()
+    one, other = whole(batch), whole(dataset[np.arange(7)])
+    for (name, a), (_, b) in zip(one.tensors(), other.tensors(), strict=True):
+        assert torch.equal(a[:7], b), name
+    alone = dataset[np.array([3])]
+    assert (alone.region_row, alone.condition_row) == (None, None)
+
+
+def test_regions_whose_accessibility_differs_by_sample_share_no_row(made):
+    data, schema = made
+    dataset = YeastDataset(data, schema, by_region=True)
+    dataset.use(np.ones(data.num_observations, bool))
+    batch = dataset[np.arange(len(dataset))]
+    assert (len(batch.motif), len(batch.dose)) == (data.num_observations, 6)
+    got = rows_of(batch.accessibility, batch.region_row)[:, 0].numpy()
+    expected = schema.accessibility_inputs(data)[data.region_index, data.sample_index]
+    np.testing.assert_array_equal(got, expected)
+
+
+@pytest.mark.parametrize("regions_per_window", [1, 8])
+def test_a_window_of_padding_alone_is_empty_and_changes_no_other(
+    made_per_region, regions_per_window
+):
+    data, schema = made_per_region
+    dataset = YeastDataset(data, schema, regions_per_window)
+    dataset.use(np.ones(data.num_observations, bool))
+    last = len(dataset) - 1  # whose place in an array is -1, too
+    batch, plain = whole(dataset[np.array([last, -1, 0, -1])]), whole(dataset[np.array([last, 0])])
+    for name in ("region_mask", "target", "target_mask", "region_vocab"):
+        assert not getattr(batch, name)[[1, 3]].any(), name
+    assert (batch.observation_index[[1, 3]] == -1).all()
+    assert (batch.region_index[[1, 3]] == -1).all()
+    for (name, a), (_, b) in zip(
+        batch.of_windows(torch.tensor([0, 2])).tensors(), plain.tensors(), strict=True
+    ):
+        assert torch.equal(a, b), name
+
+
 # ------------------------------------------------------------------------------ masks in windows
 
 
@@ -215,7 +329,7 @@ def test_padding_is_masked_and_empty(load):
     data, schema = load(long_table(10), model={"region_identity": {"enabled": True}})
     dataset = YeastDataset(data, schema, 4)
     dataset.use(data.measured)
-    batch = dataset[np.arange(len(dataset))]
+    batch = whole(dataset[np.arange(len(dataset))])
     padding = batch.region_index < 0
     assert padding.sum() == 6 * 2 * 3
     assert (batch.region_mask == ~padding).all()
@@ -231,7 +345,7 @@ def test_regions_of_other_parts_are_context_and_are_not_scored(made):
     wanted = data.region_index % 2 == 0
     dataset = YeastDataset(data, schema, 8)
     dataset.use(wanted)
-    batch = dataset[np.arange(len(dataset))]
+    batch = whole(dataset[np.arange(len(dataset))])
     context = batch.region_mask & (batch.region_index % 2 == 1)
     assert context.sum() > 50
     assert not batch.target_mask[context].any()
@@ -283,6 +397,50 @@ def test_batches_shuffle_by_seed_hold_everything_once_and_can_be_taken_up_again(
     assert sorted(sum(taken(1), [])) == list(range(10))
     assert taken(1, first=2) == taken(1)[2:]
     assert len(EpochSampler(10, 4, None, 1)) == 2
+
+
+PLACES = np.random.default_rng(0).integers(0, 40, 200) * 3  # about five windows of each
+
+
+def by_places(seed, first=0, shard=(0, 1)) -> list[list[int]]:
+    rng = None if seed is None else np.random.default_rng(seed)
+    return [each.tolist() for each in EpochSampler(PLACES, 16, rng, first, shard)]
+
+
+def test_windows_of_one_place_stay_together_and_everything_else_is_shuffled():
+    order = np.concatenate(by_places(1))
+    assert sorted(order) == list(range(200))
+    visited = PLACES[order]
+    ends = np.flatnonzero(np.diff(visited)) + 1
+    assert len(ends) + 1 == len(set(PLACES))  # each place once, all of it
+    turns = visited[np.append(0, ends)]
+    assert (np.diff(turns) < 0).any()
+    assert any((np.diff(each) < 0).any() for each in np.split(order, ends))
+    assert by_places(1) == by_places(1) != by_places(2)
+    assert [len(each) for each in by_places(1)] == [16] * 12 + [8]
+
+
+def test_places_in_order_are_gone_through_from_the_first_to_the_last():
+    assert np.concatenate(by_places(None)).tolist() == sorted(range(200), key=lambda i: PLACES[i])
+
+
+def test_an_epoch_by_places_is_taken_up_again_where_it_was_left():
+    assert by_places(1, first=5) == by_places(1)[5:]
+    assert len(EpochSampler(PLACES, 16, None, 5)) == 8
+
+
+@pytest.mark.parametrize("ranks", [2, 3])
+def test_every_rank_has_its_share_of_each_batch_exactly_once(ranks):
+    shares = [by_places(1, shard=(rank, ranks)) for rank in range(ranks)]
+    for of_ranks, batch in zip(zip(*shares, strict=True), by_places(1), strict=True):
+        assert len({len(each) for each in of_ranks}) == 1  # filled up to one length
+        joined = sum(of_ranks, [])
+        assert joined[: len(batch)] == batch  # neighbours stay on one rank
+        assert joined[len(batch) :] == [-1] * (-len(batch) % ranks)
+
+
+def test_no_place_at_all_is_no_batch():
+    assert list(EpochSampler(PLACES[:0], 16, np.random.default_rng(0))) == []
 
 
 def test_the_offset_changes_with_its_generator_and_repeats_with_its_seed(made):
@@ -352,6 +510,65 @@ def test_noise_depends_on_seed_epoch_and_observation_and_on_nothing_else(noisy, 
     assert noisy(name) != first
 
 
+@pytest.mark.parametrize("name", ["condition_number", "condition_category", "drug", "dose"])
+def test_dropped_conditions_are_those_of_a_cell_in_whichever_batch_it_is(made_per_region, name):
+    """Also where there is no noise on the regions, whose rows might be shared."""
+    data, schema = made_per_region
+    config = make_augmentation(condition_dropout=0.3)
+    dataset = YeastDataset(data, schema, augmentation=config)
+    dataset.use(np.ones(data.num_observations, bool))
+    first = by_cell(data, all_batches(dataset, 256), name)
+    assert by_cell(data, all_batches(dataset, 7, np.random.default_rng(5)), name) == first
+    said = {}
+    for at, value in first.items():
+        said.setdefault(data.region_index[at], set()).add(tuple(value))
+    plain = set(map(tuple, by_cell(data, all_batches(dataset.without_noise()), name).values()))
+    assert max(map(len, said.values())) > len(plain)  # samples of a region lose different ones
+
+
+@pytest.mark.parametrize("regions_per_window", [1, 8])
+def test_by_region_all_samples_have_the_same_noise_and_offset(made_per_region, regions_per_window):
+    data, schema = made_per_region
+    noise = make_augmentation(motif_noise=0.3, accessibility_noise=0.1, motif_dropout=0.2)
+    dataset = YeastDataset(
+        data, schema, regions_per_window, augmentation=noise, seed=3, by_region=True
+    )
+    wanted = np.ones(data.num_observations, bool)
+
+    def seen(epoch: int) -> tuple[Batch, dict[int, set]]:
+        dataset.use(wanted, epoch, np.random.default_rng(epoch))
+        batch = dataset[np.arange(len(dataset))]
+        inputs: dict[int, set] = {}
+        for one in (whole(batch), *all_batches(dataset, 7)):  # samples of a region apart, too
+            for b, r in one.region_mask.nonzero().tolist():
+                features = torch.cat((one.motif[b, r], one.accessibility[b, r])).tolist()
+                inputs.setdefault(int(one.region_index[b, r]), set()).add(tuple(features))
+        return batch, inputs
+
+    batch, inputs = seen(epoch=1)
+    places = len(np.unique(dataset.windows.place))
+    assert len(batch.motif) == places < len(batch)
+    assert [len(each) for each in inputs.values()] == [1] * 40
+    clean = np.hstack([schema.region_inputs(data), schema.accessibility_inputs(data)[:, 0]])
+    added = np.array([list(*inputs[i]) for i in range(40)]) - clean
+    assert len(np.unique(added[:, 0])) > 30  # regions have noise of their own
+    assert added[:, -1].std() == pytest.approx(0.1, rel=0.4)
+    assert seen(epoch=2)[1] != inputs
+    assert seen(epoch=1)[1] == inputs
+
+
+def test_without_noise_is_the_same_table_and_leaves_the_noise_of_the_other(made):
+    data, schema = made
+    noisy = YeastDataset(data, schema, augmentation=make_augmentation(motif_noise=0.3))
+    plain, clean = noisy.without_noise(), YeastDataset(data, schema)
+    for dataset in (noisy, plain, clean):
+        dataset.use(data.measured)
+    at = np.arange(9)
+    assert torch.equal(whole(plain[at]).motif, whole(clean[at]).motif)
+    assert not torch.equal(whole(noisy[at]).motif, whole(clean[at]).motif)
+    assert plain.target is noisy.target
+
+
 def test_noise_on_regions_is_the_same_in_windows(noisy):
     single, windows = (noisy("motif", regions=r, motif_noise=0.2) for r in (1, 8))
     del windows[-1]  # cells without an observation
@@ -383,7 +600,7 @@ def one_batch(big, **noise):
     _, data, schema = big
     dataset = YeastDataset(data, schema, augmentation=make_augmentation(**noise))
     dataset.use(data.measured)
-    return dataset[np.arange(data.num_observations)]
+    return whole(dataset[np.arange(data.num_observations)])
 
 
 def test_noise_has_the_asked_size_and_leaves_presence_bits_alone(big):
@@ -438,6 +655,10 @@ def test_dropped_conditions_look_like_conditions_that_were_not_recorded(big):
     assert alone[clean.drug == 2].float().mean().item() == pytest.approx(0.7 * 0.3, abs=0.03)
     assert not alone[clean.drug == 1].any()  # no drug has no dose to forget
     assert (noisy.dose[~gone & ~alone] == clean.dose[~gone & ~alone]).all()
+
+    known = torch.cat((noisy.condition_category, noisy.drug), dim=1) != 0
+    assert clean.condition_other[~known].any()  # what is forgotten is not another than the usual
+    assert torch.equal(noisy.condition_other, clean.condition_other * known)
 
 
 def test_conditions_are_dropped_one_by_one(big):

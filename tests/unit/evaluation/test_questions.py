@@ -28,7 +28,7 @@ from yeast_get.run_dir import EVALUATE_FILES, RunDir
 SMALL_MODEL = {
     "transformer": {"embed_dim": 16, "num_layers": 2, "num_heads": 2},
     "feature_encoders": {"embed_dim": 4},
-    "fusion": {"hidden_dim": 16},
+    "fusion": {"kind": "film", "hidden_dim": 16},
     "head": {"hidden_dim": 16},
 }
 

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import replace
 
 import pytest
 import torch
 from torch.nn import functional
 
 from yeast_get.batch import Batch, InputSizes
-from yeast_get.config import EncoderConfig, HeadConfig, ModelConfig, TransformerConfig
+from yeast_get.config import FusionConfig, HeadConfig, ModelConfig, TransformerConfig
 from yeast_get.errors import CheckpointError
 from yeast_get.model import lora
 from yeast_get.model.get_backbone import GETRegionFinetune, prepend_class_token
@@ -650,13 +651,14 @@ def test_two_names_of_one_tensor(save):
 # ------------------------------------------------------------------ files of this software
 
 
-def yeast_model(features=FEATURES, head="get", layers=LAYERS):
+def yeast_model(features=FEATURES, head="get", layers=LAYERS, kind="film", encoding=()):
     config = ModelConfig(
         transformer=TransformerConfig(num_layers=layers, num_heads=HEADS, embed_dim=WIDTH),
-        encoder=EncoderConfig(drop_path_rate=0.0),
+        fusion=FusionConfig(kind=kind, hidden_dim=8),
         head=HeadConfig(kind=head, hidden_dim=8),
     )
     sizes = InputSizes(features - 1, 1, ["temperature"], {"medium": 3}, ["drug"], 4, 2, 0)
+    sizes = replace(sizes, encoding=list(encoding), number_scales=[[30.0, 5.0, 0.0]])
     return filled(YeastModel(config, sizes), seed=9)
 
 
@@ -680,9 +682,11 @@ def batch_of(x):
         region_mask=whole.bool(),
         region_index=whole,
         region_vocab=0 * whole,
+        sample_vocab=0 * whole[:, 0],
         condition_number=torch.zeros(b, 1),
         condition_present=torch.ones(b, 1),
         condition_category=whole[:, :1],
+        condition_other=torch.zeros(b, 2),
         drug=whole[:, :1] + 1,
         dose=torch.ones(b, 1),
         target=torch.zeros(b, r, 2),
@@ -711,6 +715,25 @@ def test_a_file_of_this_software_gives_its_backbone_and_says_what_it_does_not(sa
     report = adopt(get_model(), weights, range(FEATURES))
     assert report.unexpected == []
     assert report.encoder[0] == report.encoder[1]
+
+
+def test_of_a_file_whose_features_enter_by_bins_the_encoder_is_taken(save):
+    """Its bins are quantiles of its table, and its embedding has a column for each of them."""
+    bins = [[j, low, 4.0, 0.5, 0.3] for j in range(FEATURES) for low in (-4.0, 0.0)]
+    model = yeast_model(head="mlp", kind="factors", encoding=bins)
+    names = {"names": ["a", "b", "c", "d", "accessibility"]}
+    names |= {key: [1.0] * 5 for key in ("center", "offset", "scale")}
+    weights = read_get(save(own_file(model, features=names)))
+    parts = {name.partition(".")[0] for name in weights.left_out}
+    assert parts == {"encoding", "by_factors", "region_embed"}
+    assert {name.partition(".")[0] for name in weights.tensors} == {"cls_token", "encoder"}
+    assert (weights.features, weights.num_features) == ({}, None)
+    loaded = get_model(seed=2)
+    report = adopt(loaded, weights, None)
+    report.check()
+    assert report.region_embed == "newly initialised: the file has none"
+    tokens = features_of(features=WIDTH)
+    assert_close(loaded.encoder(tokens), model.encoder(tokens))
 
 
 @pytest.mark.parametrize("rslora", [False, True])

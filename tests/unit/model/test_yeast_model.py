@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -9,14 +10,21 @@ from yeast_get.batch import Batch, InputSizes
 from yeast_get.config import ModelConfig
 from yeast_get.model.yeast_model import YeastModel, sinusoids
 
-SIZES = InputSizes(5, 1, ["temperature"], {"medium": 4}, ["drug"], 4, 1, known_regions=6)
+SIZES = InputSizes(
+    5, 1, ["temperature"], {"medium": 4}, ["drug"], 4, 1, known_regions=6,
+    encoding=[[0, -3.0, 3.0, 0.5, 0.2], [0, 0.0, 3.0, 0.2, 0.2], [5, -3.0, 3.0, 0.5, 0.2]],
+    number_scales=[[30.0, 5.0, 0.0]], known_conditions=3, known_samples=4,
+)  # fmt: skip
 SMALL = {
     "feature_encoders.embed_dim": 4,
+    "fusion.kind": "film",
     "fusion.hidden_dim": 8,
+    "region_embed.feature_dropout": 0.0,
+    "region_embed.dropout": 0.0,
     "transformer.embed_dim": 8,
     "transformer.num_layers": 2,
     "transformer.num_heads": 2,
-    "encoder.drop_path_rate": 0.0,
+    "encoder.drop_rate": 0.0,
     "head.hidden_dim": 8,
     "head.dropout": 0.0,
     "region_identity.enabled": True,
@@ -51,9 +59,11 @@ def make_batch(b=6, r=3):
         region_mask=torch.ones(b, r, dtype=torch.bool),
         region_index=whole(b, r),
         region_vocab=whole(b, r) + 1,
+        sample_vocab=whole(b),
         condition_number=torch.randn(b, 1, generator=g),
         condition_present=torch.ones(b, 1),
         condition_category=whole(b, 1),
+        condition_other=torch.zeros(b, 2),
         drug=whole(b, 1) + 1,
         dose=torch.ones(b, 1),
         target=torch.zeros(b, r, 1),
@@ -71,6 +81,7 @@ def trained(model, seed):
 
 
 RATES = [
+    "region_embed__feature_dropout",
     "region_embed__dropout",
     "encoder__drop_rate",
     "encoder__attn_drop_rate",
@@ -129,11 +140,39 @@ def test_a_key_without_weights_changes_the_prediction(key, value):
     assert not torch.allclose(plain.eval()(make_batch()), changed.eval()(make_batch()))
 
 
+@pytest.mark.parametrize(("most", "factors"), [(3, 3), (4, 4), (70, 4)])
+def test_there_are_no_more_factors_than_training_samples(most, factors):
+    head = make_model(fusion__kind="factors", fusion__factors=most).by_factors
+    assert head.from_encoder.weight.shape == head.from_embedding.weight.shape == (factors, 8)
+    assert head.known.shape == (7, factors)
+    assert head.loadings.weights.shape == (3, factors + 1)
+    assert head.loadings.own.shape == (5, factors + 1)
+
+
 def test_kinds_of_fusion_differ():
-    keys = [
-        frozenset(make_model(fusion__kind=k).state_dict()) for k in ("concat", "film", "tokens")
-    ]
-    assert len(set(keys)) == 3
+    kinds = ("concat", "film", "tokens", "factors")
+    assert len({frozenset(make_model(fusion__kind=k).state_dict()) for k in kinds}) == 4
+
+
+def test_features_enter_as_they_are_where_nothing_is_encoded():
+    plain = YeastModel(make_config(), replace(SIZES, encoding=[]))
+    assert plain.encoding is None
+    assert plain.region_embed.embed.weight.shape == (8, 6)
+    assert make_model().region_embed.embed.weight.shape == (8, 3)
+
+
+def test_feature_dropout_drops_whole_features_of_a_region():
+    model = make_model(region_embed__feature_dropout=0.5).train()
+    torch.manual_seed(0)
+    with torch.no_grad():
+        model.region_embed.embed.weight.copy_(torch.eye(8, 3))
+        model.region_embed.embed.bias.zero_()
+        model.region_identity.weight.zero_()
+        entered = model._embed(make_batch(b=100))[..., :3]
+    whole = model.encoding(torch.cat((make_batch(b=100).motif, make_batch(b=100).accessibility), 2))
+    kept = entered != 0
+    assert kept.float().mean() == pytest.approx(0.5, abs=0.06)
+    torch.testing.assert_close(entered[kept], 2 * whole[kept])
 
 
 def test_region_identity_can_be_off():
@@ -180,8 +219,10 @@ def test_sinusoids_tell_places_apart_and_do_not_depend_on_the_window():
 # ---------------------------------------------------------------------- parameter groups
 
 
-@pytest.mark.parametrize("kind", ["concat", "film", "tokens"])
-@pytest.mark.parametrize("head", ["mlp", "get"])
+@pytest.mark.parametrize(
+    ("kind", "head"),
+    [("concat", "mlp"), ("film", "mlp"), ("film", "get"), ("tokens", "mlp"), ("factors", "mlp")],
+)
 def test_every_parameter_is_in_exactly_one_group(kind, head):
     model = make_model(
         fusion__kind=kind, head__kind=head, transformer__positional_encoding="learned"
@@ -190,17 +231,21 @@ def test_every_parameter_is_in_exactly_one_group(kind, head):
     ids = [id(p) for group in groups for p in group["params"]]
     assert sorted(ids) == sorted(id(p) for p in model.parameters())
     decays = {group["name"]: group["weight_decay"] for group in groups}
-    assert decays == {"decay": 0.05, "no_decay": 0.0, "region_identity": 0.1}
+    identity = {} if kind == "factors" else {"region_identity": 0.1}
+    assert decays == {"decay": 0.05, "no_decay": 0.0, "gates": 0.0, **identity}
+    assert {g["name"]: g["faster"] for g in groups if g["faster"] != 1} == {"gates": 100}
     group_of = {id(p): group["name"] for group in groups for p in group["params"]}
     names = {name: group_of[id(p)] for name, p in model.named_parameters()}
+    assert names.pop("encoding.gate") == "gates"
     for name, parameter in model.named_parameters():
-        if parameter.dim() < 2:
+        if parameter.dim() < 2 and name in names:
             assert names[name] == "no_decay"
     embeddings = [n for n in names if "categories" in n or ".drug." in n]
-    assert len(embeddings) == 3
+    assert len(embeddings) == (0 if kind == "factors" else 3)
     for name in ["cls_token", "position_embed.weight", *embeddings]:
         assert names.pop(name) == "no_decay"
-    assert names.pop("region_identity.weight") == "region_identity"
+    if identity:
+        assert names.pop("region_identity.weight") == "region_identity"
     rest = {name for name, group in names.items() if group == "decay"}
     assert rest == {name for name in names if dict(model.named_parameters())[name].dim() == 2}
     assert "encoder.blocks.0.attn.qkv.weight" in rest
@@ -216,7 +261,7 @@ def test_frozen_parameters_are_in_no_group():
     model.encoder.requires_grad_(False)
     model.region_identity.requires_grad_(False)
     groups = model.parameter_groups(0.05)
-    assert {group["name"] for group in groups} == {"decay", "no_decay"}
+    assert {group["name"] for group in groups} == {"decay", "no_decay", "gates"}
     params = [p for group in groups for p in group["params"]]
     assert all(p.requires_grad for p in params)
     assert len(params) == sum(p.requires_grad for p in model.parameters())
