@@ -36,6 +36,15 @@ def test_a_file_of_every_layout_is_kept(folder):
     assert set(FILES.values()) >= set(range(1, min(FORMAT, 4)))
 
 
+@pytest.mark.parametrize(("name", "kept"), [("layout2", 0.05), ("layout3", 0.25)])
+def test_max_skipped_is_kept_from_when_it_was_a_share(folder, tmp_path, name, kept):
+    values = torch.load(folder / f"{name}.pth", weights_only=True)
+    values["settings"]["data"]["max_skipped"] = 0.25 if name == "layout3" else 100
+    torch.save(values, tmp_path / "old.pth")
+    settings, *_ = Checkpoint.load(tmp_path / "old.pth").build()
+    assert settings.data.max_skipped == kept
+
+
 @pytest.mark.parametrize("name", FILES)
 def test_an_old_file_predicts_what_it_did(folder, name):
     base = folder / f"{name.partition('_')[0]}_base.pth" if name.endswith("adapter") else None

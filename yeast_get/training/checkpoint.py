@@ -57,18 +57,21 @@ def _current(values: dict[str, Any], layout: int) -> dict[str, Any]:
     for later in range(layout + 1, FORMAT + 1):
         values = values | _SINCE[later]
     settings = values.get("settings")
-    data = settings.get("data") if isinstance(settings, dict) else None
-    if isinstance(data, dict) and "max_skipped" in data:  # a number of rows, before it was a share
-        data = {name: value for name, value in data.items() if name != "max_skipped"}
-        settings = {**values["settings"], "data": data}
-    model = settings.get("model") if isinstance(settings, dict) else None
-    embed = model.get("region_embed") if isinstance(model, dict) else None
-    if layout < 4 and isinstance(embed, dict):  # features entered straight
-        model = {**values["settings"]["model"], "region_embed": {**embed, "bins": 0}}
-        settings = {**(settings or {}), "model": model}
-    if settings is not None:
-        values = values | {"settings": settings}
+    if isinstance(settings, dict):
+        values = values | {"settings": _current_settings(settings, layout)}
     return values
+
+
+def _current_settings(settings: dict[str, Any], layout: int) -> dict[str, Any]:
+    data, model = settings.get("data"), settings.get("model")
+    if layout < 3 and isinstance(data, dict):  # max_skipped was a number of rows, not a share
+        data = {name: value for name, value in data.items() if name != "max_skipped"}
+        settings = settings | {"data": data}
+    embed = model.get("region_embed") if isinstance(model, dict) else None
+    if layout < 4 and isinstance(model, dict) and isinstance(embed, dict):
+        model = model | {"region_embed": embed | {"bins": 0}}  # features entered straight
+        settings = settings | {"model": model}
+    return settings
 
 
 @dataclass
