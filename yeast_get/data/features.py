@@ -245,25 +245,27 @@ class FeatureSchema:
                 for f in data.fields
                 if f.kind == "dose" and f.drug in conditions and conditions[f.name].notna().any()
             },
-            usual={
-                name: str(conditions[name].mode().iloc[0])
-                for name, kind in kinds.items()
-                if kind == "category" and conditions[name].notna().any()
-            },
         )
-        bins = settings.model.region_embed.bins
-        if bins:
-            inputs = schema.region_inputs(data)[regions]
-            access = schema.accessibility_inputs(data)
-            cells = (data.region_index[train], data.sample_index[train])
-            access = access[cells] if access.shape[1] > 1 else access[regions, 0]
-            columns = [*inputs.T, *access.T]
-            schema.encoding = [row for j, x in enumerate(columns) for row in _bins(j, x, bins)]
+        schema.usual = {name: str(conditions[name].mode().iloc[0]) for name in schema.categories}
+        schema.encoding = schema._fit_encoding(data, train, settings.model.region_embed.bins)
         if settings.model.fusion.by_factors:
             inputs = schema.sample_inputs(data)
             schema.known_conditions = len(inputs.distinct(samples)[0])
             schema.known_samples = _sample_keys(data, inputs)[samples].tolist()
         return schema
+
+    def _fit_encoding(
+        self, data: ExpressionData, train: np.ndarray, most: int
+    ) -> list[list[float]]:
+        """The bins of every input column, at most so many of each; see `_bins`."""
+        if not most:
+            return []
+        region, sample = data.region_index[train], data.sample_index[train]
+        access = self.accessibility_inputs(data)
+        regions = np.unique(region)
+        access = access[region, sample] if access.shape[1] > 1 else access[regions, 0]
+        columns = [*self.region_inputs(data)[regions].T, *access.T]
+        return [row for j, x in enumerate(columns) for row in _bins(j, x, most)]
 
     # --------------------------------------------------------------------------------- inputs
 

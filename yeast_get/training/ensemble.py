@@ -58,6 +58,7 @@ def train_other_members(
         kept = dataclasses.replace(stage.checkpoint, settings=own.to_dict())
         held = from_writer(partial(_held, folder, kept)) if resume else None
         member = Finetune(stage.data, stage.part, stage.schema, own, device, kept)
+        member.known = stage.known  # of the same cells
         fit(another(seed), member, folder, device, held)
         members.append(from_writer(partial(Checkpoint.load, folder.best_model)))
     return members

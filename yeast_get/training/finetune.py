@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, cast
 
 import numpy as np
@@ -43,8 +43,14 @@ class Finetune(Stage):
             if shared
             else YeastDataset(data, schema, window, self.device)
         )
-        train, most = self.part == TRAIN, settings.model.fusion.factors
-        self.known = Knowledge.of(self.val_set, train, most) if by_region else None
+
+    @cached_property
+    def known(self) -> Knowledge | None:
+        """What the training cells say, for a model by factors; None for others."""
+        fusion = self.settings.model.fusion
+        if not fusion.by_factors:
+            return None
+        return Knowledge.of(self.val_set, self.part == TRAIN, fusion.factors)
 
     def no_correlation(self) -> str | None:
         """Why the validation targets allow no correlation."""
