@@ -41,6 +41,7 @@ class InputSizes:
             standardised value that a blank is taken for.
         steps: Pairs of numeric fields, by their places, whose difference is a step from the
             pre-culture to the culture.
+        since: Places of the numeric fields that are times since something was done to the culture.
         known_conditions: Number of different conditions in training.
         known_samples: Number of samples in training.
     """
@@ -56,6 +57,7 @@ class InputSizes:
     encoding: list[list[float]] = field(default_factory=list)
     number_scales: list[list[float]] = field(default_factory=list)
     steps: list[list[int]] = field(default_factory=list)
+    since: list[int] = field(default_factory=list)
     known_conditions: int = 0
     known_samples: int = 0
 

@@ -286,6 +286,7 @@ class FeatureSchema:
             encoding=self.encoding,
             number_scales=[_number_scales(each) for each in self.numbers],
             steps=self._steps(),
+            since=self._since(),
             known_conditions=self.known_conditions,
             known_samples=len(self.known_samples),
         )
@@ -294,6 +295,11 @@ class FeatureSchema:
         """Places of a number of the culture and the same one of the pre-culture."""
         at = {each["name"]: j for j, each in enumerate(self.numbers) if each["kind"] == "number"}
         return [[j, at[PRECULTURE + name]] for name, j in at.items() if PRECULTURE + name in at]
+
+    def _since(self) -> list[int]:
+        """Places of the times, but for those of the pre-culture."""
+        times = [j for j, each in enumerate(self.numbers) if each["kind"] == "time"]
+        return [j for j in times if not self.numbers[j]["name"].startswith(PRECULTURE)]
 
     @property
     def presence_columns(self) -> dict[int, int]:

@@ -21,10 +21,10 @@ from torch.nn import functional
 
 from yeast_get.batch import CONDITION_FIELDS, NONE, Batch, InputSizes, rows_of
 
-SMOOTH = 0.5
-"""Variance of what similar conditions share, beside 1 for the trends and 1 for their own."""
+TRENDS, SMOOTH = 3.0, 1.0
+"""Variance of trends and of what similar conditions share, beside 1 for a condition by itself."""
 
-WORDS_APART = 9.0
+WORDS_APART = 1.0
 """Squared distance of two conditions that differ in one word; numbers are in SDs of training."""
 
 JITTER = 1e-3
@@ -70,7 +70,8 @@ class ConditionLoadings(nn.Module):
     Two conditions share what their numbers, steps and departures from the usual say linearly, what
     similar conditions have in common, and all of it where they are the same. So a condition of
     training has its own loadings, one between two of them is interpolated, and a new treatment has
-    what a step in temperature, a time or any treatment at all did in training.
+    what a step in temperature or any treatment at all did in training. The time since a treatment
+    has no trend, since what follows a treatment rises and falls.
 
     Args:
         sizes: Of the table.
@@ -79,7 +80,7 @@ class ConditionLoadings(nn.Module):
     Attributes:
         linear, smooth, words: The conditions of training [C,...], as `_describe` gives them.
         scales: Mean of their columns and the inverse of their SD, 0 without [2,X+Y].
-        centre: Mean loadings and level [T*(K+1)].
+        centre: Mean loadings and level of the training samples [T*(K+1)].
         weights: What each of them adds [C,T*(K+1)].
         own: What each sample of training adds to that [samples+1,T*(K+1)]; row 0, unknown, is zero.
     """
@@ -99,9 +100,11 @@ class ConditionLoadings(nn.Module):
         pre_culture = {before for _, before in sizes.steps}
         self.kept = [j for j in range(len(sizes.numbers)) if j not in pre_culture]
         numbers = len(self.kept) + len(sizes.steps)
+        passing = [i for i, j in enumerate(self.kept) if j in sizes.since]
+        self.lasting = [i for i in range(numbers) if i not in passing]
         words = len(sizes.categories) + len(sizes.drugs)
         known, out = sizes.known_conditions, sizes.targets * (factors + 1)
-        widths = (numbers + words, numbers + len(sizes.drugs))
+        widths = (len(self.lasting) + words, numbers + len(sizes.drugs))
         self.register_buffer("linear", torch.zeros(known, widths[0]))
         self.register_buffer("smooth", torch.zeros(known, widths[1]))
         self.register_buffer("words", torch.zeros(known, words, dtype=torch.int64))
@@ -142,10 +145,11 @@ class ConditionLoadings(nn.Module):
         of_sample = loadings.flatten(1).double()
         member = functional.one_hot(code, len(linear)).double()
         flat = (member / member.sum(dim=0)).T @ of_sample
-        self.centre.copy_(flat.mean(dim=0))
+        centre = of_sample.mean(dim=0)
+        self.centre.copy_(centre)
         likeness = self._kernel(linear, smooth, words).double()
         likeness.diagonal().add_(JITTER)
-        self.weights.copy_(torch.linalg.solve(likeness, flat - flat.mean(dim=0)))
+        self.weights.copy_(torch.linalg.solve(likeness, flat - centre))
         found = self.centre + self._kernel(linear, smooth, words) @ self.weights
         known = functional.one_hot(vocab, len(self.own)).double()
         more = (known / known.sum(dim=0).clamp(min=1)).T @ (of_sample - found[code])
@@ -153,10 +157,11 @@ class ConditionLoadings(nn.Module):
         self.own.copy_(more)
 
     def _describe(self, fields: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-        """Numbers and departures from the usual [V,X], numbers and doses [V,Y], words [V,W].
+        """What has a trend [V,X], all numbers and doses [V,Y], and words [V,W].
 
-        A blank number is taken for the usual one, and a step that is not known for none. The order
-        of the drugs means nothing, and a dose of zero is no drug.
+        Trends have numbers that last, steps, and departures from the usual. A blank number is taken
+        for the usual one, and a step that is not known for none. The order of the drugs means
+        nothing, and a dose of zero is no drug.
         """
         present = fields["condition_present"] > 0
         number = fields["condition_number"]
@@ -168,6 +173,7 @@ class ConditionLoadings(nn.Module):
             for after, before in self.steps
         ]
         numbers = torch.cat((number[:, self.kept], *(step.unsqueeze(1) for step in steps)), dim=1)
+        lasting = numbers[:, self.lasting]
         category, other = fields["condition_category"], fields["condition_other"]
         of_words, of_drugs = other.tensor_split([category.shape[1]], dim=1)
         none = (fields["drug"] == NONE) | (fields["dose"] == 0)
@@ -176,7 +182,7 @@ class ConditionLoadings(nn.Module):
         slot = dose.argsort(dim=1)  # drugs by their place in the vocabulary, then by dose
         order = drug.masked_fill(none, -1).gather(1, slot)
         slot = slot.gather(1, order.argsort(dim=1, descending=True, stable=True))
-        linear = torch.cat((numbers, of_words, of_drugs.gather(1, slot)), dim=1)
+        linear = torch.cat((lasting, of_words, of_drugs.gather(1, slot)), dim=1)
         smooth = torch.cat((numbers, dose.gather(1, slot)), dim=1)
         return linear, smooth, torch.cat((category, drug.gather(1, slot)), dim=1)
 
@@ -191,7 +197,7 @@ class ConditionLoadings(nn.Module):
         apart = apart + WORDS_APART * (words.unsqueeze(1) != self.words).sum(dim=-1)
         unlike = (linear.unsqueeze(1) - self.linear).abs().amax(dim=-1) if split[0] else 0 * apart
         same = (apart < ALIKE) & (unlike.square() < ALIKE)
-        return trend + SMOOTH * torch.exp(-apart / 2) + same
+        return TRENDS * trend + SMOOTH * torch.exp(-apart / 2) + same
 
 
 class FactorHead(nn.Module):

@@ -349,6 +349,12 @@ def test_a_step_is_from_a_number_of_the_pre_culture_to_that_of_the_culture(fit):
     assert alone.steps == []
 
 
+def test_a_time_since_a_treatment_is_not_one_of_the_pre_culture(fit):
+    table = make_samples(preculture_time=[1.0, 2.0], temperature=[30.0, 37.0], drug_time=[1.0, 3.0])
+    sizes = fit(table, trained_on(0, 1, of=2))[0].sizes()
+    assert [sizes.numbers[j] for j in sizes.since] == ["drug_time"]
+
+
 REPLICATES = make_samples(
     medium=["YPD", "YPD", "SC", "SC", "YPD"], temperature=[30.0, 30.0, 30.0, 30.0, 37.0]
 )

@@ -106,6 +106,25 @@ def test_a_new_drug_has_what_any_drug_did():
     assert of.of(conditions([0.0]))[0, 0, 0] < 0.1
 
 
+def test_a_time_since_a_treatment_has_no_trend():
+    """Far beyond the times of training nothing is said, where a number that lasts has a trend."""
+    time = torch.linspace(-1, 1, 5)
+    loadings = torch.stack((time, 0 * time), dim=1)
+    ends = [
+        trained(conditions(time), loadings, sizes=sizes).of(conditions([9.0]))[0, 0, 0]
+        for sizes in (SIZES, replace(SIZES, since=[0]))
+    ]
+    assert ends[0] > 5
+    assert abs(ends[1]) < 0.01
+
+
+def test_the_mean_is_of_samples_and_not_of_conditions():
+    of = trained(
+        conditions([-1.0, 1.0], medium=[1, 2]), [[1.0, 0.0]] * 3 + [[5.0, 0.0]], [0] * 3 + [1]
+    )
+    assert of.centre.tolist() == [2.0, 0.0]
+
+
 def test_a_condition_like_none_of_training_has_their_mean():
     of = trained(conditions([-1.0, 1.0], medium=[1, 2]), [[1.0, 4.0], [3.0, 0.0]])
     found = of.of(conditions([0.0], medium=3))[0, 0]
