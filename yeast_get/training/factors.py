@@ -7,7 +7,7 @@ weights at hand it adds what the cells of each region say that its features do n
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -111,7 +111,8 @@ class FactorModel:
         product = np.zeros((columns, factors + 1))
         product[:, -1], square[:, -1, -1] = cells.total.sum(axis=0), number
         for _, count, total in cells.blocks(factors):
-            inverse, mean = self.posterior(count, total)
+            inverse, said = self.posterior(count, total)
+            mean = times(inverse, said)
             second = (inverse + mean[:, :, None] * mean[:, None, :]).reshape(len(mean), -1)
             square[:, :-1, :-1] += (count.T @ second).reshape(columns, factors, factors)
             square[:, :-1, -1] += count.T @ mean
@@ -124,23 +125,30 @@ class FactorModel:
         noise = np.maximum(left / number, LEAST_NOISE)
         return FactorModel(found[:, -1], found[:, :-1], noise)
 
-    def posterior(
-        self, count: np.ndarray, total: np.ndarray, prior: np.ndarray | float = 0.0
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Covariance [p,K,K] and mean [p,K] of the factors of some regions.
+    def posterior(self, count: np.ndarray, total: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Covariance [p,K,K] of the factors of some regions, and what their cells say [p,K].
+
+        Their product is the mean. Where another mean is known, of variance 1, it is added to what
+        the cells say.
 
         Args:
             count: [p,S*T].
             total: [p,S*T].
-            prior: Their mean by anything else [p,K].
         """
         weighted = self.loadings / self.noise[:, None]
         pairs = (self.loadings[:, :, None] * weighted[:, None, :]).reshape(len(weighted), -1)
         factors = self.loadings.shape[1]
         precision = (count @ pairs).reshape(-1, factors, factors) + np.eye(factors)
-        inverse = np.linalg.inv(precision)
-        said = (total - count * self.level) @ weighted + prior
-        return inverse, np.einsum("pij,pj->pi", inverse, said)
+        return np.linalg.inv(precision), (total - count * self.level) @ weighted
+
+
+def times(matrices: np.ndarray, vectors: np.ndarray) -> np.ndarray:
+    """The product of each matrix [p,K,K] and its vector [p,K]."""
+    return np.einsum("pij,pj->pi", matrices, vectors)
+
+
+Posterior = tuple[slice, np.ndarray, np.ndarray]
+"""Some regions, and `FactorModel.posterior` of them."""
 
 
 @dataclass
@@ -152,12 +160,14 @@ class Knowledge:
         train: [N] bool, its training rows.
         cells: These.
         model: Of the cells.
+        kept: What `_posterior` found, where all regions are one block.
     """
 
     dataset: YeastDataset
     train: np.ndarray
     cells: Cells
     model: FactorModel
+    kept: list[Posterior] = field(default_factory=list)
 
     @classmethod
     def of(cls, dataset: YeastDataset, train: np.ndarray, most: int) -> Knowledge:
@@ -197,12 +207,24 @@ class Knowledge:
             return
         prior = self._by_features(model, batch_size)
         more = np.zeros_like(prior)
-        for rows, count, total in self.cells.blocks(prior.shape[1]):
-            more[rows] = self.model.posterior(count, total, prior[rows])[1] - prior[rows]
+        for rows, covariance, said in self._posterior():
+            more[rows] = times(covariance, said + prior[rows]) - prior[rows]
         known = np.zeros(tuple(head.known.shape))
         known[dataset.region_vocab.cpu().numpy()] = more  # regions not known write to row 0
         known[0] = 0
         head.known.copy_(torch.from_numpy(known))
+
+    def _posterior(self) -> Iterator[Posterior]:
+        """What the cells say of the regions, block by block; it is the same for all weights."""
+        if self.kept:
+            yield from self.kept
+            return
+        for rows, count, total in self.cells.blocks(self.model.loadings.shape[1]):
+            covariance, said = self.model.posterior(count, total)
+            block = rows, covariance.astype(np.float32), said
+            if len(said) == self.cells.count.shape[0]:
+                self.kept = [block]
+            yield block
 
     def _by_features(self, model: YeastModel, batch_size: int) -> np.ndarray:
         """Factors [P,K] by the features: the mean over windows with a region; 0 without any."""

@@ -18,7 +18,7 @@ from yeast_get.data.yeast_dataset import YeastDataset
 from yeast_get.evaluation.inference import evaluating, predict
 from yeast_get.model.yeast_model import YeastModel
 from yeast_get.training import factors
-from yeast_get.training.factors import LEAST_NOISE, Cells, FactorModel, Knowledge
+from yeast_get.training.factors import LEAST_NOISE, Cells, FactorModel, Knowledge, times
 
 # -------------------------------------------------------------------------- the factor model alone
 
@@ -49,7 +49,7 @@ class Planted:
         return Cells(count, total, (y**2).sum(axis=0), np.arange(y.shape[1]))
 
     def predicted(self, model: FactorModel) -> np.ndarray:
-        _, mean = model.posterior(self.seen.astype(float), self.y * self.seen)
+        mean = times(*model.posterior(self.seen.astype(float), self.y * self.seen))
         return model.level + mean @ model.loadings.T
 
 
@@ -109,7 +109,8 @@ def test_the_posterior_is_that_of_gaussian_conditioning(with_prior):
     count[0] = 0  # nothing is known of it
     total = rng.normal(size=(5, 6)) * count
     prior = rng.normal(size=(5, 3)) * with_prior
-    got = model.posterior(count, total, prior) if with_prior else model.posterior(count, total)
+    covariances, said = model.posterior(count, total)
+    got = covariances, times(covariances, said + prior)
     for i in range(5):
         covariance, mean = by_conditioning(model, count[i], total[i], prior[i])
         np.testing.assert_allclose(got[0][i], covariance, atol=1e-10)
@@ -135,7 +136,8 @@ def test_a_round_regresses_each_sample_on_the_factors_with_a_ridge():
     seen, y = few.seen, few.y
     model = FactorModel(few.level, few.loadings, few.noise)
     better = model._better(few.cells(), seen.sum(axis=0))
-    covariance, mean = model.posterior(seen.astype(float), y * seen)
+    covariance, said = model.posterior(seen.astype(float), y * seen)
+    mean = times(covariance, said)
     for s in range(5):
         at = np.flatnonzero(seen[:, s])
         design = np.column_stack((mean[at], np.ones(len(at))))
@@ -450,7 +452,9 @@ def test_cells_of_training_are_predicted_as_by_the_factor_model(request, name):
     before = cells_of(world, model)
     known.give_regions(model, 3)  # windows of a region are in different batches
     got = cells_of(world, model)
-    _, mean = known.model.posterior(known.cells.count.toarray(), known.cells.total.toarray(), prior)
+    cells = known.cells
+    covariance, said = known.model.posterior(cells.count.toarray(), cells.total.toarray())
+    mean = times(covariance, said + prior)
     expected = known.model.level + mean @ known.model.loadings.T
     data = world.data
     np.testing.assert_allclose(got, expected[data.region_index, data.sample_index], atol=1e-4)
@@ -459,6 +463,21 @@ def test_cells_of_training_are_predicted_as_by_the_factor_model(request, name):
     assert better < 0.3 * worse
     unknown = data.region_index >= REGIONS - 10
     np.testing.assert_array_equal(got[unknown], before[unknown])  # by their features alone
+
+
+def test_what_the_cells_say_is_found_once_for_all_weights(world, monkeypatch):
+    known = replace(world.knowledge, kept=[])
+    model, other = world.model(), world.model()
+    with torch.no_grad():
+        other.by_factors.from_encoder.bias += 1
+    known.give_regions(model, 64)
+    again = replace(world.knowledge, kept=[])
+    again.give_regions(other, 64)
+    monkeypatch.setattr(FactorModel, "posterior", None)
+    wanted = other.by_factors.known.clone()
+    known.give_regions(other, 64)
+    assert torch.equal(other.by_factors.known, wanted)
+    assert not torch.equal(wanted, model.by_factors.known)
 
 
 def test_a_region_that_is_not_known_has_nothing_added(world):
