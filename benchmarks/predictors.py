@@ -9,7 +9,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -79,14 +79,6 @@ def chosen(task: Task, fit: Fit, steps: Sequence[Any]) -> np.ndarray:
     return fit(fold.known, fold.test, [best])[0]
 
 
-def with_length(task: Task) -> Task:
-    """The task with one more region feature, the length of the region."""
-    data = task.data
-    motif = np.column_stack([data.motif, (data.end - data.start).astype(np.float32)])
-    names = [*data.region_feature_names, "length"]
-    return replace(task, data=replace(data, motif=motif, region_feature_names=names))
-
-
 def yeast_get(task: Task) -> Said:
     """`train_yeast` as it is shipped, on a copy of the folder in which hidden cells are blank.
 
@@ -127,7 +119,6 @@ def without_lightgbm() -> Any:
 
 def baselines(task: Task) -> Said:
     """Those of the evaluation but for LightGBM, which is a predictor of its own here."""
-    task = with_length(task)
     data, fold = task.data, task.fold
     schema = task.schema(fold.known)
     with without_lightgbm():
@@ -163,7 +154,7 @@ def lightgbm_rows(task: Task) -> Said:
     """LightGBM on regions and conditions, row by row."""
     import lightgbm
 
-    task, settings = with_length(task), dict(SETTINGS["lightgbm rows"])
+    settings = dict(SETTINGS["lightgbm rows"])
     steps, y = settings.pop("steps"), task.data.target[:, 0]
 
     def fit(rows: np.ndarray, wanted: np.ndarray, steps: Sequence[int]) -> list[np.ndarray]:
@@ -180,7 +171,7 @@ def lightgbm_components(task: Task) -> Said:
     """Principal components of the samples, and LightGBM on regions for each of them."""
     import lightgbm
 
-    task, settings = with_length(task), dict(SETTINGS["lightgbm components"])
+    settings = dict(SETTINGS["lightgbm components"])
     steps, components = settings.pop("steps"), settings.pop("components")
     data = task.data
 
@@ -241,7 +232,7 @@ def ridge_on_eight(task: Task) -> Said:
 
 def mlp(task: Task) -> Said:
     """Two hidden layers on regions and conditions, row by row; words are one-hot."""
-    task, settings = with_length(task), SETTINGS["mlp"]
+    settings = SETTINGS["mlp"]
     data, width = task.data, settings["hidden"]
 
     def fit(rows: np.ndarray, wanted: np.ndarray, steps: Sequence[int]) -> list[np.ndarray]:

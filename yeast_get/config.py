@@ -77,6 +77,7 @@ class DataConfig(Section):
     feature_names: str | None = None
     motif_columns: list[str] = []
     region_feature_columns: list[str] = []
+    region_length: bool = False
     description_columns: list[str] = []
     target_columns: Annotated[list[str], Field(max_length=2)] = []
     target_transform: Literal["none", "log1p", "log2p1", "log10p1"] = "none"

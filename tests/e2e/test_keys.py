@@ -54,6 +54,19 @@ def test_a_key_of_the_optimisation_changes_the_weights(train, table_path, base, 
     assert differ(weights(base, "last.pth"), weights(other, "last.pth"))
 
 
+def test_the_length_of_a_region_goes_into_the_model_and_back_out(train, evaluate, table_path):
+    table = pd.read_csv(table_path)
+    number = table["region_id"].factorize()[0]
+    table["start"], table["end"] = 1000 * number, 1000 * number + 100 + 7 * number
+    table.to_csv(table_path, index=False)
+    run = train(table_path, "data.region_length=true")
+    kept = torch.load(run / "best_model.pth", weights_only=True)["schema"]
+    assert kept["region_feature_names"] == ["region_length"]
+    first = pd.read_csv(run / "predictions.csv")["y_pred"]
+    again = pd.read_csv(evaluate(run, table_path) / "predictions.csv")["y_pred"]
+    np.testing.assert_allclose(first, again, atol=1e-6)
+
+
 def test_accumulating_two_batches_equals_one_of_twice_the_size(train, table_path):
     still = ("model.head.dropout=0", "model.encoder.drop_path_rate=0",
              "model.encoder.drop_rate=0", "model.region_embed.dropout=0",

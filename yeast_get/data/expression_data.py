@@ -42,6 +42,9 @@ from yeast_get.errors import DataError, Problem
 
 log = logging.getLogger(__name__)
 
+REGION_LENGTH = "region_length"
+"""Name of the feature that `data.region_length` makes."""
+
 _COORDINATES = re.compile(r"^(?P<chrom>.+?)[_:](?P<start>\d+)[_-](?P<end>\d+)$")
 
 
@@ -252,6 +255,8 @@ def load_expression_data(
         raw = read_tables(path, config, texts, need_samples)
     build = _build_from_long if "long" in raw.tables else _build_from_folder
     data = build(raw, fields, config, need_target)
+    if config.region_length:
+        _add_length(data)
     if not data.motif.shape[1] and data.accessibility is None:
         what = "has no motif scores, region features or accessibility"
         fix = "name the motif scores as data.motif_columns"
@@ -263,6 +268,22 @@ def load_expression_data(
         data.findings.warn("unused setting", said)
     check_data(data, settings.data)
     return data
+
+
+def _add_length(data: ExpressionData) -> None:
+    """The length of each region as its last feature."""
+    length = data.end - data.start
+    what = None
+    if REGION_LENGTH in (*data.motif_names, *data.region_feature_names):
+        what = (
+            f"has a column {REGION_LENGTH}, which data.region_length: true makes of start and end"
+        )
+    elif not np.isfinite(length).any():
+        what = "has no region with a start and an end, and data.region_length is true"
+    if what is not None:
+        raise DataError(Problem(what, "set data.region_length: false", file=data.source))
+    data.motif = np.column_stack((data.motif, length.astype(np.float32)))
+    data.region_feature_names = [*data.region_feature_names, REGION_LENGTH]
 
 
 def _text_headers(fields: list[ConditionField]) -> set[str]:

@@ -264,6 +264,26 @@ def test_declared_columns_get_their_roles(load):
     }  # fmt: skip
 
 
+def test_the_length_of_a_region_is_a_feature_where_it_is_wanted(load):
+    data = load(SMALL, region_length=True)
+    assert data.region_feature_names == ["region_length"]
+    assert data.motif.tolist() == [[1, 499], [2, 99]]
+    assert load(SMALL).region_feature_names == []
+    some = load(SMALL.replace("chrI_1_500", "a"), region_length=True)
+    assert np.isnan(some.motif[0, 1])
+    assert some.motif[1, 1] == 99
+
+
+def test_a_length_that_cannot_be_had_is_an_error(refused):
+    nowhere = SMALL.replace("chrI_1_500", "a").replace("chrII:900-999", "b")
+    (said,) = refused(nowhere, region_length=True)
+    assert said.startswith("t.csv: has no region with a start and an end")
+    twice = SMALL.replace("motif_a", "region_length")
+    (said,) = refused(twice, region_length=True, motif_columns=["region_length"])
+    assert "has a column region_length" in said
+    assert "set data.region_length: false" in said
+
+
 @pytest.mark.parametrize("header", ["target", "expression", "表达量"])
 @pytest.mark.parametrize("id_header", ["region_id", "peak_id", "region", "peak", "Promoter_ID"])
 def test_usual_headers_need_no_declaration(load, header, id_header):
