@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from tests.conftest import long_table, train_small
+from yeast_get.model import get_backbone
 from yeast_get.training import finetune, loop
 
 pytestmark = pytest.mark.usefixtures("blank_pictures")
@@ -188,6 +189,22 @@ def test_compile_is_asked_of_torch(train, table_path, monkeypatch):
     monkeypatch.setattr(torch, "compile", lambda model: asked.append(model) or model)
     train(table_path, "training.compile=true")
     assert len(asked) == 1
+
+
+def test_activation_checkpointing_computes_blocks_anew_and_changes_nothing(
+    train, table_path, base, monkeypatch
+):
+    asked = []
+
+    def checkpoint(*arguments, **options):
+        asked.append(options)
+        return recompute(*arguments, **options)
+
+    recompute = get_backbone.checkpoint
+    monkeypatch.setattr(get_backbone, "checkpoint", checkpoint)
+    run = train(table_path, "training.activation_checkpointing=true", output="anew")
+    assert asked
+    assert (run / "history.csv").read_bytes() == (base / "history.csv").read_bytes()
 
 
 @pytest.mark.slow

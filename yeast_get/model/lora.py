@@ -21,17 +21,42 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 Paths = str | Sequence[str]
 """Which modules are meant: see `is_meant`."""
 
 
+class _WithUpdate(torch.autograd.Function):
+    """W x + s B A x. autograd would multiply thin matrices in orders that are slow for BLAS."""
+
+    @staticmethod
+    def forward(ctx: Any, base: Tensor, seen: Tensor, a: Tensor, b: Tensor, scale: float) -> Tensor:
+        """Outputs [...,out] and inputs [...,in] -> [...,out], in the precision of `base`."""
+        flat, rows = (each.reshape(-1, each.shape[-1]) for each in (seen, base))  # [n,in], [n,out]
+        a, b = a.to(flat.dtype), b.to(flat.dtype)
+        low = a @ flat.t()  # [rank,n]
+        ctx.save_for_backward(flat, a, b, low)
+        ctx.scale, ctx.shape = scale, seen.shape
+        total = torch.addmm(rows.to(flat.dtype), low.t(), b.t(), alpha=scale)
+        return total.to(base.dtype).view(base.shape)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, None]:
+        """Of base, seen, A and B."""
+        flat, a, b, low = ctx.saved_tensors
+        rows = grad.reshape(-1, grad.shape[-1]).to(flat.dtype)
+        of_low = (b.t().contiguous() @ rows.t()).mul_(ctx.scale)  # [rank,n]
+        of_b = (low @ rows).mul_(ctx.scale).t()
+        return grad, (of_low.t() @ a).view(ctx.shape), of_low @ flat, of_b, None
+
+
 class LoRALinear(nn.Linear):
     """A linear map with an adapter beside it.
 
-    The adapter is float32 whatever the precision of the map, and their sum has the precision of
-    the map.
+    The adapter is float32 whatever the map is, and their sum has the precision of the map.
 
     Args:
         base: The map; its weight and bias are shared, and frozen.
@@ -45,12 +70,7 @@ class LoRALinear(nn.Linear):
     """
 
     def __init__(
-        self,
-        base: nn.Linear,
-        rank: int,
-        alpha: float,
-        dropout: float = 0.0,
-        rslora: bool = False,
+        self, base: nn.Linear, rank: int, alpha: float, dropout: float = 0.0, rslora: bool = False
     ) -> None:
         nn.Module.__init__(self)  # not nn.Linear's, which would make a weight of its own
         if rank < 1:
@@ -70,14 +90,17 @@ class LoRALinear(nn.Linear):
 
     def forward(self, input: Tensor) -> Tensor:
         """[..., in_features] -> [..., out_features]."""
+        kind = input.device.type
+        if torch.is_autocast_enabled(kind):
+            input = input.to(torch.get_autocast_dtype(kind))  # once, for both
         base = functional.linear(input, self.weight, self.bias)
         if self.merged:
             return base
         seen = functional.dropout(input, self.dropout, self.training)
-        if not torch.is_autocast_enabled(input.device.type):
+        if not torch.is_autocast_enabled(kind):
             seen = seen.to(self.lora_A.dtype)
-        update = functional.linear(functional.linear(seen, self.lora_A), self.lora_B)
-        return torch.add(base, update.to(base.dtype), alpha=self.scale)
+        total: Tensor = _WithUpdate.apply(base, seen, self.lora_A, self.lora_B, self.scale)
+        return total
 
     @property
     def merged(self) -> bool:
@@ -93,8 +116,8 @@ class LoRALinear(nn.Linear):
         if self.merged:
             return self.weight.detach()
         with torch.no_grad():
-            update = torch.mm(self.lora_B.float(), self.lora_A.float()).mul_(self.scale)
-            total = (self.weight.float() + update).to(self.weight.dtype)
+            a, b, weight = self.lora_A.float(), self.lora_B.float(), self.weight
+            total = torch.addmm(weight.float(), b, a, alpha=self.scale).to(weight.dtype)
         if not total.isfinite().all():
             raise ValueError("an adapter is not finite and cannot be merged")
         return total
@@ -135,10 +158,7 @@ def is_meant(path: str, targets: Paths) -> bool:
 
 
 def find(
-    model: nn.Module,
-    targets: Paths,
-    exclude: Paths = (),
-    new: Collection[str] = (),
+    model: nn.Module, targets: Paths, exclude: Paths = (), new: Collection[str] = ()
 ) -> list[str]:
     """Paths of the linear maps that adapters would go to.
 
@@ -166,16 +186,9 @@ def find(
 
 
 def inject(
-    model: nn.Module,
-    targets: Paths,
-    *,
-    rank: int,
-    alpha: float,
-    dropout: float = 0.0,
-    rslora: bool = False,
-    exclude: Paths = (),
-    new: Collection[str] = (),
-) -> list[str]:
+    model: nn.Module, targets: Paths, *, rank: int, alpha: float, dropout: float = 0.0,
+    rslora: bool = False, exclude: Paths = (), new: Collection[str] = (),
+) -> list[str]:  # fmt: skip
     """Put an adapter in the place of each linear map that `find` finds, and freeze the map.
 
     All is looked up before anything is changed, so that an error leaves the model as it was.

@@ -200,6 +200,7 @@ def _start(
     training = settings.training
     if training.precision == "fp64":
         model.double()
+    model.encoder.checkpointing = training.activation_checkpointing
     shared = None
     if size() > 1:
         torch.manual_seed(torch.initial_seed() + rank())  # ranks drop out each on its own
