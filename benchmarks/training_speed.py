@@ -2,10 +2,10 @@
 
     python benchmarks/training_speed.py [--only default|get] [--batch 4 16] [--rounds 3]
 
-prints a table for the default model on gasch2000 (`$YEAST_GET_DATA` or `../shared/data`), and
-for each batch size one for a model of GET's published size (12 blocks, 768 wide, 283 columns, windows of
-200 regions, random numbers). Figures go to `results.csv`. The lines of HF PEFT need it installed.
-On a GPU: `--only get --batch 512 --half --compile`.
+prints a table for the default model on gasch2000 (`$YEAST_GET_DATA` or `../shared/data`), and for
+each batch size one for a model of GET's published size (12 blocks, 768 wide, 283 columns, windows
+of 200 regions, random numbers). Figures go to `results.csv`. The lines of HF PEFT need it
+installed. On a GPU: `--only get --batch 512 --half --compile`.
 """
 
 from __future__ import annotations

@@ -360,7 +360,8 @@ def _step(run: _Run, progress: Progress, pending: _Pending, rate: float, correct
     Raises:
         RunError: Where a gradient is not finite; in fp16 only where no scale helps.
     """
-    parameters = [p for p in run.model.parameters() if p.grad is not None]
+    groups = run.optimizer.param_groups
+    parameters = [p for group in groups for p in group["params"] if p.grad is not None]
     run.scaler.unscale_(run.optimizer)
     for parameter in parameters:
         if parameter.grad is not None:
@@ -370,7 +371,7 @@ def _step(run: _Run, progress: Progress, pending: _Pending, rate: float, correct
     # In fp16 the scaler leaves such a step out and halves its scale, first of all.
     if run.scaler.get_scale() <= 1 and not torch.isfinite(norm):
         raise _not_finite(run, "a gradient", pending, progress)
-    for group in run.optimizer.param_groups:
+    for group in groups:
         group["lr"] = rate * group.get("faster", 1.0)
     run.scaler.step(run.optimizer)
     run.scaler.update()
