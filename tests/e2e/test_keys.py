@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from tests.conftest import long_table, train_small
+from yeast_get.config import ModelConfig, Settings, TrainingConfig, TransformerConfig
 from yeast_get.model import get_backbone
 from yeast_get.training import finetune, loop
 
@@ -182,6 +183,44 @@ def test_checkpoint_every_n_steps_writes_inside_the_epoch(train, table_path, mon
 def test_workers_change_nothing(train, table_path, base):
     run = train(table_path, "training.num_workers=2", output="workers")
     assert (run / "history.csv").read_bytes() == (base / "history.csv").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("precision", "has_it", "width", "device", "expected"),
+    [
+        ("auto", True, 512, "cpu", torch.bfloat16),
+        ("auto", True, 511, "cpu", None),
+        ("auto", False, 512, "cpu", None),
+        ("auto", True, 512, "mps", None),
+        ("fp32", True, 512, "cpu", None),
+        ("fp64", True, 512, "cpu", None),
+        ("bf16", False, 8, "cpu", torch.bfloat16),
+    ],
+)
+def test_precision_by_processor_and_width(monkeypatch, precision, has_it, width, device, expected):
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: has_it)
+    model = ModelConfig(transformer=TransformerConfig(embed_dim=width))
+    settings = Settings(model=model, training=TrainingConfig(precision=precision))
+    assert loop.training_dtype(settings, torch.device(device)) == expected
+
+
+def test_auto_goes_on_in_the_precision_in_which_it_began(train, table_path, monkeypatch):
+    """The processor of the second half of the run has no bfloat16."""
+    steady = ("scheduler.name=constant", "training.warmup_epochs=0")
+    monkeypatch.setattr(loop, "WIDE", 1)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
+    whole = train(table_path, *steady, "training.max_epochs=2", output="whole")
+    train(table_path, *steady, "training.max_epochs=1", output="halves")
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+    halves = train(
+        table_path, *steady, "training.max_epochs=2", output="halves", extra=("--resume",)
+    )
+    other = train(table_path, *steady, "training.max_epochs=2", output="other")
+    assert "device cpu, bfloat16" in (whole / "train.log").read_text()
+    assert "training goes on in bfloat16, as it began" in (halves / "train.log").read_text()
+    assert "device cpu, float32" in (other / "train.log").read_text()
+    assert not differ(weights(whole, "last.pth"), weights(halves, "last.pth"))
+    assert differ(weights(whole, "last.pth"), weights(other, "last.pth"))
 
 
 def test_compile_is_asked_of_torch(train, table_path, monkeypatch):
