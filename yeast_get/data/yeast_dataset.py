@@ -186,7 +186,7 @@ class YeastDataset(Dataset[Batch]):
         self.noise = None if augmentation is None else _Noise(seed, columns, self.device)
         self.wanted = torch.zeros(data.num_observations, dtype=torch.bool, device=self.device)
         self.windows = Windows(*(np.zeros((0, 1), dtype=np.int32) for _ in range(4)))
-        self._last: tuple[np.ndarray, dict[str, torch.Tensor]] | None = None
+        self._last: tuple[list[int], np.ndarray, dict[str, torch.Tensor]] | None = None
 
     def without_noise(self) -> YeastDataset:
         """The same table, with the same tensors, for other windows."""
@@ -195,15 +195,24 @@ class YeastDataset(Dataset[Batch]):
         return plain
 
     def _conditions(self, sample: np.ndarray) -> dict[str, torch.Tensor]:
-        """As `conditions_of`; the same tensors again where the samples are those of last time."""
-        if self._last is None or not np.array_equal(self._last[0], sample):
-            self._last = sample, self.conditions_of(self._put(sample.astype(np.int64)))
-        return self._last[1]
+        """As `conditions_of`; the same tensors again where nothing has changed since last time."""
+        state = [each._version for each in self._of_samples()]  # importance shuffles in place
+        if (
+            self._last is None
+            or self._last[0] != state
+            or not np.array_equal(self._last[1], sample)
+        ):
+            self._last = state, sample, self.conditions_of(self._put(sample.astype(np.int64)))
+        return self._last[2]
+
+    def _of_samples(self) -> tuple[torch.Tensor, ...]:
+        """The condition fields of all samples, in the order of `CONDITION_FIELDS`."""
+        parts = (self.number, self.present, self.category, self.other, self.drug, self.dose)
+        return (self.sample_vocab, *parts)
 
     def conditions_of(self, sample: torch.Tensor) -> dict[str, torch.Tensor]:
         """The condition fields of `Batch` of some samples [V]."""
-        parts = (self.number, self.present, self.category, self.other, self.drug, self.dose)
-        fields = zip(CONDITION_FIELDS, (self.sample_vocab, *parts), strict=True)
+        fields = zip(CONDITION_FIELDS, self._of_samples(), strict=True)
         return {name: each[sample] for name, each in fields}
 
     def _put(self, values: np.ndarray) -> torch.Tensor:

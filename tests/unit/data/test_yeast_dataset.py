@@ -302,6 +302,8 @@ def test_batches_of_the_same_samples_hold_the_same_conditions(made_per_region):
     for name in CONDITION_FIELDS:
         assert getattr(one, name) is getattr(other, name)
         torch.testing.assert_close(getattr(some, name), getattr(one, name)[1:2])
+    dataset.dose[:] = 0.5  # as where its importance is measured
+    assert (dataset[every].dose == 0.5).all()
 
 
 def test_regions_whose_accessibility_differs_by_sample_share_no_row(made):
