@@ -28,29 +28,30 @@ Paths = str | Sequence[str]
 """Which modules are meant: see `is_meant`."""
 
 
-class _WithUpdate(torch.autograd.Function):
-    """W x + s B A x. autograd would multiply thin matrices in orders that are slow for BLAS."""
+class _Adapted(torch.autograd.Function):
+    """W x + b + s B A x. autograd would multiply thin matrices in orders that are slow for BLAS."""
 
     @staticmethod
-    def forward(ctx: Any, base: Tensor, seen: Tensor, a: Tensor, b: Tensor, scale: float) -> Tensor:
-        """Outputs [...,out] and inputs [...,in] -> [...,out], in the precision of `base`."""
-        flat, rows = (each.reshape(-1, each.shape[-1]) for each in (seen, base))  # [n,in], [n,out]
-        a, b = a.to(flat.dtype), b.to(flat.dtype)
-        low = a @ flat.t()  # [rank,n]
-        ctx.save_for_backward(flat, a, b, low)
-        ctx.scale, ctx.shape = scale, seen.shape
-        total = torch.addmm(rows.to(flat.dtype), low.t(), b.t(), alpha=scale)
-        return total.to(base.dtype).view(base.shape)
+    def forward(ctx: Any, x: Tensor, seen: Tensor, *given: Any) -> Tensor:
+        """Inputs [n,in] of the map and of its adapter, W, b, A, B and s -> [n,out]."""
+        weight, bias, a, b, ctx.scale = given
+        a, b = a.to(seen.dtype), b.to(seen.dtype)
+        low = a @ seen.t()  # [rank,n]
+        ctx.save_for_backward(seen, weight, a, b, low)
+        out = functional.linear(x, weight, bias)
+        if out.dtype == low.dtype:
+            return out.addmm_(low.t(), b.t(), alpha=ctx.scale)
+        return out + (low.t() @ b.t()).mul_(ctx.scale).to(out.dtype)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, None]:
-        """Of base, seen, A and B."""
-        flat, a, b, low = ctx.saved_tensors
-        rows = grad.reshape(-1, grad.shape[-1]).to(flat.dtype)
-        of_low = (b.t().contiguous() @ rows.t()).mul_(ctx.scale)  # [rank,n]
-        of_b = (low @ rows).mul_(ctx.scale).t()
-        return grad, (of_low.t() @ a).view(ctx.shape), of_low @ flat, of_b, None
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        seen, weight, a, b, low = ctx.saved_tensors
+        of_out = grad.to(low.dtype)
+        of_low = (b.t().contiguous() @ of_out.t()).mul_(ctx.scale)  # [rank,n]
+        of_b = (low @ of_out).mul_(ctx.scale).t()
+        of_x = grad @ weight.to(grad.dtype) if ctx.needs_input_grad[0] else None
+        return of_x, of_low.t() @ a, None, None, of_low @ seen, of_b, None
 
 
 class LoRALinear(nn.Linear):
@@ -91,16 +92,17 @@ class LoRALinear(nn.Linear):
     def forward(self, input: Tensor) -> Tensor:
         """[..., in_features] -> [..., out_features]."""
         kind = input.device.type
-        if torch.is_autocast_enabled(kind):
-            input = input.to(torch.get_autocast_dtype(kind))  # once, for both
-        base = functional.linear(input, self.weight, self.bias)
         if self.merged:
-            return base
-        seen = functional.dropout(input, self.dropout, self.training)
-        if not torch.is_autocast_enabled(kind):
-            seen = seen.to(self.lora_A.dtype)
-        total: Tensor = _WithUpdate.apply(base, seen, self.lora_A, self.lora_B, self.scale)
-        return total
+            return functional.linear(input, self.weight, self.bias)
+        flat = input.reshape(-1, self.in_features)
+        if torch.is_autocast_enabled(kind):
+            seen = flat = flat.to(torch.get_autocast_dtype(kind))  # once, for both
+        else:
+            seen = flat.to(self.lora_A.dtype)
+        seen = functional.dropout(seen, self.dropout, self.training)
+        given = (self.weight, self.bias, self.lora_A, self.lora_B, self.scale)
+        out: Tensor = _Adapted.apply(flat, seen, *given)
+        return out.view(*input.shape[:-1], self.out_features)
 
     @property
     def merged(self) -> bool:
