@@ -43,9 +43,9 @@ def test_a_variant_has_its_own_time_memory_and_operations(turns):
 
     found = turns.measure({"slow": turns.Variant(steps.make, (100, 0.2), rows=6, steps=2)}, 1)
     row = found["slow"]
-    assert 100 <= row["ms per step"] < 1000
+    assert 100 <= row["ms per step"] < 10_000
     assert row["rows/s"] == pytest.approx(6e3 / row["ms per step"])
-    assert 100 <= row["peak, MB"] < 250
+    assert 80 <= row["peak, MB"] < 400
     assert row["GFLOP/s"] == pytest.approx(1 / row["ms per step"])  # 2e6 FLOP in two
     assert row["% of a large product"] == pytest.approx(100 * row["GFLOP/s"])
 
