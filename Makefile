@@ -20,6 +20,6 @@ nightly:  ## the data gate on 2,000 damaged tables and two minutes of damaged fi
 soak:  ## a training that is killed at 30 random moments; YEAST_GET_SEED chooses others
 	YEAST_GET_KILLS=30 $(VENV)/bin/python -m pytest tests/e2e/test_killed.py
 
-bench:  ## speed of loading, training and prediction on the real data
-	$(VENV)/bin/python benchmarks/speed.py
+bench:  ## training steps and the reading of tables, beside others
+	$(VENV)/bin/python benchmarks/training_speed.py
 	$(VENV)/bin/python benchmarks/data_gate.py

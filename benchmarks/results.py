@@ -7,6 +7,7 @@ import datetime
 import os
 import platform
 import resource
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -28,6 +29,13 @@ def record(figures: dict[str, float], data: str) -> None:
         figures: Name, with its unit -> value.
         data: What they were measured on.
     """
+    for name, value in figures.items():
+        print(f"{name:44s} {value:12.1f}")
+    keep(figures, data)
+
+
+def keep(figures: dict[str, float], data: str) -> None:
+    """Append figures as `record` does, without a word."""
     is_new = not RESULTS.exists()
     now = datetime.datetime.now().isoformat(timespec="seconds")
     machine = f"{platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads"
@@ -38,5 +46,31 @@ def record(figures: dict[str, float], data: str) -> None:
         if is_new:
             writer.writerow(["date", "torch", "machine", "data", "figure", "value"])
         for name, value in figures.items():
-            print(f"{name:44s} {value:12.1f}")
             writer.writerow([now, torch.__version__, machine, data, name, f"{value:.4g}"])
+
+
+def show(first: str, rows: dict[str, dict[str, float]], data: str) -> None:
+    """Print a table in Markdown, three digits a figure, and keep its figures.
+
+    Args:
+        first: Heading of the names of the rows.
+        rows: Name -> heading -> value; a value may be missing.
+        data: What they were measured on.
+    """
+    headings = list(dict.fromkeys(heading for row in rows.values() for heading in row))
+    print(f"\n{data}\n")
+    _line([first, *headings])
+    _line(["---"] * (1 + len(headings)))
+    for name, row in rows.items():
+        _line([name, *(_text(row[each]) if each in row else "" for each in headings)])
+        keep({f"{name}: {heading}": value for heading, value in row.items()}, data)
+
+
+def _line(words: Sequence[str]) -> None:
+    print(f"| {' | '.join(words)} |", flush=True)
+
+
+def _text(value: float) -> str:
+    """Three digits, and all of those before the point."""
+    digits = 2 if abs(value) < 10 else 1 if abs(value) < 100 else 0
+    return f"{value:,.{digits}f}"

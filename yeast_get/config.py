@@ -248,6 +248,7 @@ class TrainingConfig(Section):
     accumulate_grad_batches: Positive = 1
     precision: Literal["auto", "fp32", "bf16", "fp16", "fp64"] = "auto"
     compile: bool = False
+    activation_checkpointing: bool = False
     ema_decay: Share = 0.0
     early_stopping_patience: NonNegative = 12
     monitor: Literal["val_loss", "val_pearson"] = "val_pearson"

@@ -406,6 +406,26 @@ def test_scale(rank, alpha):
     assert root == pytest.approx(alpha / math.sqrt(rank))
 
 
+@pytest.mark.parametrize("shape", [(5,), (3, 5), (2, 3, 5)])
+def test_gradients_are_those_of_the_formula(shape):
+    torch.manual_seed(0)
+    adapter = lora.LoRALinear(nn.Linear(5, 4), rank=2, alpha=3).double()
+    nn.init.normal_(adapter.lora_B)
+    given = (torch.randn(shape, dtype=torch.float64, requires_grad=True), *adapter.parameters())
+
+    def formula(x, weight, bias, a, b):
+        return x @ (weight + 1.5 * b @ a).T + bias
+
+    out = adapter(given[0])
+    torch.testing.assert_close(out, formula(*given))
+    ours, theirs = (
+        torch.autograd.grad(each.square().sum(), (given[0], adapter.lora_A, adapter.lora_B))
+        for each in (out, formula(*given))
+    )
+    for one, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(one, other)
+
+
 def test_dropout_acts_in_training_and_on_the_adapter_alone():
     torch.manual_seed(0)
     linear, x = nn.Linear(50, 4), torch.randn(3, 50)

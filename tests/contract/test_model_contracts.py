@@ -19,6 +19,7 @@ from yeast_get.config import (
     RegionIdentityConfig,
     TransformerConfig,
 )
+from yeast_get.model import lora
 from yeast_get.model.yeast_model import YeastModel
 
 KNOWN = 12
@@ -458,3 +459,42 @@ def test_weights_round_trip(kind):
     assert each_sample_differs(copy(batch), model(batch))
     copy.load_state_dict(model.state_dict())
     assert torch.equal(copy(batch), model(batch))
+
+
+@pytest.mark.parametrize("precision", [None, torch.bfloat16])
+@pytest.mark.parametrize("adapted", [False, True])
+@each_kind
+def test_activation_checkpointing_keeps_less_and_gives_the_same_gradients(kind, adapted, precision):
+    model, batch = make_model(kind).train(), make_batch()
+    if adapted:
+        lora.inject(model, ["encoder"], rank=2, alpha=4, dropout=0.3)
+    for part in model.encoder.modules():
+        if isinstance(part, torch.nn.Dropout):
+            part.p = 0.3
+
+    def kept_and_gradients(checkpointing):
+        model.encoder.checkpointing = checkpointing
+        kept = {}
+
+        def keep(tensor):
+            kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            return tensor
+
+        model.zero_grad()
+        torch.manual_seed(0)
+        with (
+            torch.autocast("cpu", precision, enabled=precision is not None),
+            torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
+        ):
+            loss = model(batch).square().sum()
+        sizes = sum(kept.values())
+        loss.backward()
+        gradients = [p.grad.clone() for p in model.parameters() if p.grad is not None]
+        return sizes, gradients, torch.get_rng_state()
+
+    kept, expected, state = kept_and_gradients(checkpointing=False)
+    fewer, gradients, other_state = kept_and_gradients(checkpointing=True)
+    assert fewer < 0.7 * kept
+    assert len(gradients) == len(expected) > 0
+    assert all(torch.equal(one, two) for one, two in zip(gradients, expected, strict=True))
+    assert torch.equal(state, other_state)

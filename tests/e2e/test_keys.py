@@ -12,6 +12,8 @@ import pytest
 import torch
 
 from tests.conftest import long_table, train_small
+from yeast_get.config import ModelConfig, Settings, TrainingConfig, TransformerConfig
+from yeast_get.model import get_backbone
 from yeast_get.training import finetune, loop
 
 pytestmark = pytest.mark.usefixtures("blank_pictures")
@@ -196,11 +198,65 @@ def test_workers_change_nothing(train, table_path, base):
     assert (run / "history.csv").read_bytes() == (base / "history.csv").read_bytes()
 
 
+@pytest.mark.parametrize(
+    ("precision", "has_it", "width", "device", "expected"),
+    [
+        ("auto", True, 512, "cpu", torch.bfloat16),
+        ("auto", True, 511, "cpu", None),
+        ("auto", False, 512, "cpu", None),
+        ("auto", True, 512, "mps", None),
+        ("fp32", True, 512, "cpu", None),
+        ("fp64", True, 512, "cpu", None),
+        ("bf16", False, 8, "cpu", torch.bfloat16),
+    ],
+)
+def test_precision_by_processor_and_width(monkeypatch, precision, has_it, width, device, expected):
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: has_it)
+    model = ModelConfig(transformer=TransformerConfig(embed_dim=width))
+    settings = Settings(model=model, training=TrainingConfig(precision=precision))
+    assert loop.training_dtype(settings, torch.device(device)) == expected
+
+
+def test_auto_goes_on_in_the_precision_in_which_it_began(train, table_path, monkeypatch):
+    """The processor of the second half of the run has no bfloat16."""
+    steady = ("scheduler.name=constant", "training.warmup_epochs=0")
+    monkeypatch.setattr(loop, "WIDE", 1)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
+    whole = train(table_path, *steady, "training.max_epochs=2", output="whole")
+    train(table_path, *steady, "training.max_epochs=1", output="halves")
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+    halves = train(
+        table_path, *steady, "training.max_epochs=2", output="halves", extra=("--resume",)
+    )
+    other = train(table_path, *steady, "training.max_epochs=2", output="other")
+    assert "device cpu, bfloat16" in (whole / "train.log").read_text()
+    assert "training goes on in bfloat16, as it began" in (halves / "train.log").read_text()
+    assert "device cpu, float32" in (other / "train.log").read_text()
+    assert not differ(weights(whole, "last.pth"), weights(halves, "last.pth"))
+    assert differ(weights(whole, "last.pth"), weights(other, "last.pth"))
+
+
 def test_compile_is_asked_of_torch(train, table_path, monkeypatch):
     asked = []
     monkeypatch.setattr(torch, "compile", lambda model: asked.append(model) or model)
     train(table_path, "training.compile=true")
     assert len(asked) == 1
+
+
+def test_activation_checkpointing_computes_blocks_anew_and_changes_nothing(
+    train, table_path, base, monkeypatch
+):
+    asked = []
+
+    def checkpoint(*arguments, **options):
+        asked.append(options)
+        return recompute(*arguments, **options)
+
+    recompute = get_backbone.checkpoint
+    monkeypatch.setattr(get_backbone, "checkpoint", checkpoint)
+    run = train(table_path, "training.activation_checkpointing=true", output="anew")
+    assert asked
+    assert (run / "history.csv").read_bytes() == (base / "history.csv").read_bytes()
 
 
 @pytest.mark.slow

@@ -598,4 +598,8 @@ def _target_names(count: int) -> list[str]:
 
 def _later(table: RawTable, name: str, index: np.ndarray) -> Callable[[], np.ndarray]:
     """A description column, read only if somebody asks for it."""
-    return lambda: table.text(name)[index]
+    return partial(_read_later, table, name, index)
+
+
+def _read_later(table: RawTable, name: str, index: np.ndarray) -> np.ndarray:
+    return table.text(name)[index]

@@ -17,7 +17,6 @@ from yeast_get.config import DataConfig
 from yeast_get.data.findings import Finding, Findings
 from yeast_get.data.raw_table import RawTable
 from yeast_get.data.text_table import read_text_table
-from yeast_get.data.workbook import read_workbook
 from yeast_get.errors import DataError, Problem
 
 SHEETS = ("regions", "samples", "expression", "accessibility", "expression_minus", "genes")
@@ -118,6 +117,8 @@ def _read_file(
     """The tables of one file: of a workbook the wanted sheets, or the one that is named."""
     decimal = None if config.decimal == "auto" else config.decimal
     if _is_workbook(path):
+        from yeast_get.data.workbook import read_workbook  # with openpyxl, for workbooks alone
+
         return read_workbook(
             path,
             findings,

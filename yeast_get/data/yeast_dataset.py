@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
@@ -185,6 +186,7 @@ class YeastDataset(Dataset[Batch]):
         self.noise = None if augmentation is None else _Noise(seed, columns, self.device)
         self.wanted = torch.zeros(data.num_observations, dtype=torch.bool, device=self.device)
         self.windows = Windows(*(np.zeros((0, 1), dtype=np.int32) for _ in range(4)))
+        self._last: tuple[list[int], np.ndarray, dict[str, torch.Tensor]] | None = None
 
     def without_noise(self) -> YeastDataset:
         """The same table, with the same tensors, for other windows."""
@@ -192,10 +194,25 @@ class YeastDataset(Dataset[Batch]):
         plain.augmentation = plain.noise = None
         return plain
 
+    def _conditions(self, sample: np.ndarray) -> dict[str, torch.Tensor]:
+        """As `conditions_of`; the same tensors again where nothing has changed since last time."""
+        state = [each._version for each in self._of_samples()]  # importance shuffles in place
+        if (
+            self._last is None
+            or self._last[0] != state
+            or not np.array_equal(self._last[1], sample)
+        ):
+            self._last = state, sample, self.conditions_of(self._put(sample.astype(np.int64)))
+        return self._last[2]
+
+    def _of_samples(self) -> tuple[torch.Tensor, ...]:
+        """The condition fields of all samples, in the order of `CONDITION_FIELDS`."""
+        parts = (self.number, self.present, self.category, self.other, self.drug, self.dose)
+        return (self.sample_vocab, *parts)
+
     def conditions_of(self, sample: torch.Tensor) -> dict[str, torch.Tensor]:
         """The condition fields of `Batch` of some samples [V]."""
-        parts = (self.number, self.present, self.category, self.other, self.drug, self.dose)
-        fields = zip(CONDITION_FIELDS, (self.sample_vocab, *parts), strict=True)
+        fields = zip(CONDITION_FIELDS, self._of_samples(), strict=True)
         return {name: each[sample] for name, each in fields}
 
     def _put(self, values: np.ndarray) -> torch.Tensor:
@@ -245,7 +262,6 @@ class YeastDataset(Dataset[Batch]):
             which, condition_row = _shared(sample_of)
             sample_of = sample_of[which]
         region = self._put(windows.region[at[first]].astype(np.int64))  # [U,R]
-        sample = self._put(sample_of.astype(np.int64))  # [V]
         of_window = self._put(windows.sample[at[first]].astype(np.int64))  # [U]
         observation = self._put(windows.observation[at].astype(np.int64))  # [B,R]
         region = region.masked_fill(self._put(at[first] < 0).unsqueeze(1), -1)
@@ -264,7 +280,7 @@ class YeastDataset(Dataset[Batch]):
             region_mask=real,
             region_index=region,
             region_vocab=self.region_vocab[row] * real,
-            **self.conditions_of(sample),
+            **self._conditions(sample_of),
             target=self.target[known] * mask,
             target_mask=mask,
             observation_index=torch.where(scored, observation, -1),
@@ -437,18 +453,23 @@ def _order(count: int | np.ndarray, rng: np.random.Generator | None) -> np.ndarr
         return np.arange(count) if rng is None else rng.permutation(count)
     if rng is None:
         return np.argsort(count, kind="stable")
-    _, place = np.unique(count, return_inverse=True)
+    there = np.zeros(count.max(initial=-1) + 1, dtype=bool)
+    there[count] = True
     shuffled = rng.permutation(len(count))
-    turn = rng.permutation(int(place.max(initial=-1)) + 1)
-    return shuffled[np.argsort(turn[place[shuffled]], kind="stable")]
+    few = len(there) <= 1 << 16  # numpy sorts 16 bits by their digits
+    turn = np.zeros(len(there), dtype=np.uint16 if few else np.int64)
+    turn[there] = rng.permutation(int(there.sum()))
+    return shuffled[np.argsort(turn[count][shuffled], kind="stable")]
 
 
 def _shared(key: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
     """The first of each key, and which of these [n] each is; None where all are different."""
-    _, first, row = np.unique(key, return_index=True, return_inverse=True)
-    if len(first) == len(key):
+    row, keys = pd.factorize(key, sort=True)  # by hashing, which is faster than np.unique's sort
+    if len(keys) == len(key):
         return np.arange(len(key)), None
-    return first, row.reshape(-1)
+    first = np.empty(len(keys), dtype=np.int64)
+    first[row[::-1]] = np.arange(len(key))[::-1]
+    return first, row
 
 
 def _leave_signals_alone(worker: int) -> None:

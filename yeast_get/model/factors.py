@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -52,10 +53,11 @@ class RegionEncoding(nn.Module):
 
     def __init__(self, encoding: list[list[float]]) -> None:
         super().__init__()
-        column, low, high, mean, sd = torch.tensor(encoding).unbind(1)
-        self.register_buffer("column", column.long(), persistent=False)
-        for name, values in (("low", low), ("width", high - low), ("mean", mean), ("sd", sd)):
-            self.register_buffer(name, values, persistent=False)
+        column, low, high, mean, sd = np.array(encoding, dtype=np.float32).T
+        width = high - low  # torch would import for a second to subtract on its meta device
+        self.register_buffer("column", torch.tensor(column).long(), persistent=False)
+        for name, values in (("low", low), ("width", width), ("mean", mean), ("sd", sd)):
+            self.register_buffer(name, torch.tensor(values), persistent=False)
         self.gate = nn.Parameter(torch.ones(len(encoding)))
 
     def forward(self, features: Tensor) -> Tensor:
@@ -112,10 +114,24 @@ class ConditionLoadings(nn.Module):
         self.register_buffer("centre", torch.zeros(out))
         self.register_buffer("weights", torch.zeros(known, out))
         self.register_buffer("own", torch.zeros(sizes.known_samples + 1, out))
+        self._last: tuple[list[tuple[Tensor, int]], Tensor] | None = None  # what was asked for
 
     def forward(self, batch: Batch) -> Tensor:
-        """The loadings and, last, the level of each condition of a batch [V,T,K+1]."""
-        return self.of({name: getattr(batch, name) for name in CONDITION_FIELDS})
+        """The loadings and, last, the level of each condition of a batch [V,T,K+1].
+
+        Batches often hold the very tensors of the batch before; these have their loadings already.
+        """
+        fields = {name: getattr(batch, name) for name in CONDITION_FIELDS}
+        if torch.compiler.is_compiling():
+            return self.of(fields)
+        read = [*fields.values(), *self.buffers()]
+        key = [(each, each._version) for each in read]
+        if self._last is None or any(
+            one is not other or version != before
+            for (one, version), (other, before) in zip(key, self._last[0], strict=True)
+        ):
+            self._last = key, self.of(fields)
+        return self._last[1]
 
     def of(self, fields: Mapping[str, Tensor]) -> Tensor:
         """As `forward`, of the condition fields of a batch by name."""

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 LAYER_NORM_EPS = 1e-6
 """GET's epsilon, not PyTorch's 1e-5."""
@@ -143,7 +144,12 @@ class Block(nn.Module):
 
 
 class Encoder(nn.Module):
-    """The blocks and a last LayerNorm; stochastic depth grows linearly from 0 to its rate."""
+    """The blocks and a last LayerNorm; stochastic depth grows linearly from 0 to its rate.
+
+    Attributes:
+        checkpointing: Whether the backward pass computes each block anew, from its input, instead
+            of keeping what is between: less memory, more time, the same gradients.
+    """
 
     def __init__(
         self,
@@ -163,6 +169,7 @@ class Encoder(nn.Module):
             for rate in rates
         )
         self.norm = nn.LayerNorm(embed_dim, eps=layer_norm_eps)
+        self.checkpointing = False
 
     def forward(
         self,
@@ -171,8 +178,13 @@ class Encoder(nn.Module):
         modulations: Sequence[Modulation] | None = None,
     ) -> Tensor:
         """[B,N,D], the class token among them -> [B,N,D] normalised; one modulation per block."""
+        again = self.checkpointing and torch.is_grad_enabled()
         for i, block in enumerate(self.blocks):
-            tokens = block(tokens, mask, None if modulations is None else modulations[i])
+            modulation = None if modulations is None else modulations[i]
+            if again:
+                tokens = checkpoint(block, tokens, mask, modulation, use_reentrant=False)
+            else:
+                tokens = block(tokens, mask, modulation)
         return self.norm(tokens)
 
 

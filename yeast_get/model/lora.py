@@ -21,17 +21,43 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 Paths = str | Sequence[str]
 """Which modules are meant: see `is_meant`."""
 
 
+class _Adapted(torch.autograd.Function):
+    """W x + b + s B A x. autograd would multiply thin matrices in orders that are slow for BLAS."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, seen: Tensor, *given: Any) -> Tensor:
+        """Inputs [n,in] of the map and of its adapter, W, b, A, B and s -> [n,out]."""
+        weight, bias, a, b, ctx.scale = given
+        a, b = a.to(seen.dtype), b.to(seen.dtype)
+        low = a @ seen.t()  # [rank,n]
+        ctx.save_for_backward(seen, weight, a, b, low)
+        out = functional.linear(x, weight, bias)
+        if out.dtype == low.dtype:
+            return out.addmm_(low.t(), b.t(), alpha=ctx.scale)
+        return out + (low.t() @ b.t()).mul_(ctx.scale).to(out.dtype)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        seen, weight, a, b, low = ctx.saved_tensors
+        of_out = grad.to(low.dtype)
+        of_low = (b.t().contiguous() @ of_out.t()).mul_(ctx.scale)  # [rank,n]
+        of_b = (low @ of_out).mul_(ctx.scale).t()
+        of_x = grad @ weight.to(grad.dtype) if ctx.needs_input_grad[0] else None
+        return of_x, of_low.t() @ a, None, None, of_low @ seen, of_b, None
+
+
 class LoRALinear(nn.Linear):
     """A linear map with an adapter beside it.
 
-    The adapter is float32 whatever the precision of the map, and their sum has the precision of
-    the map.
+    The adapter is float32 whatever the map is, and their sum has the precision of the map.
 
     Args:
         base: The map; its weight and bias are shared, and frozen.
@@ -45,12 +71,7 @@ class LoRALinear(nn.Linear):
     """
 
     def __init__(
-        self,
-        base: nn.Linear,
-        rank: int,
-        alpha: float,
-        dropout: float = 0.0,
-        rslora: bool = False,
+        self, base: nn.Linear, rank: int, alpha: float, dropout: float = 0.0, rslora: bool = False
     ) -> None:
         nn.Module.__init__(self)  # not nn.Linear's, which would make a weight of its own
         if rank < 1:
@@ -70,14 +91,18 @@ class LoRALinear(nn.Linear):
 
     def forward(self, input: Tensor) -> Tensor:
         """[..., in_features] -> [..., out_features]."""
-        base = functional.linear(input, self.weight, self.bias)
+        kind = input.device.type
         if self.merged:
-            return base
-        seen = functional.dropout(input, self.dropout, self.training)
-        if not torch.is_autocast_enabled(input.device.type):
-            seen = seen.to(self.lora_A.dtype)
-        update = functional.linear(functional.linear(seen, self.lora_A), self.lora_B)
-        return torch.add(base, update.to(base.dtype), alpha=self.scale)
+            return functional.linear(input, self.weight, self.bias)
+        flat = input.reshape(-1, self.in_features)
+        if torch.is_autocast_enabled(kind):
+            seen = flat = flat.to(torch.get_autocast_dtype(kind))  # once, for both
+        else:
+            seen = flat.to(self.lora_A.dtype)
+        seen = functional.dropout(seen, self.dropout, self.training)
+        given = (self.weight, self.bias, self.lora_A, self.lora_B, self.scale)
+        out: Tensor = _Adapted.apply(flat, seen, *given)
+        return out.view(*input.shape[:-1], self.out_features)
 
     @property
     def merged(self) -> bool:
@@ -93,8 +118,8 @@ class LoRALinear(nn.Linear):
         if self.merged:
             return self.weight.detach()
         with torch.no_grad():
-            update = torch.mm(self.lora_B.float(), self.lora_A.float()).mul_(self.scale)
-            total = (self.weight.float() + update).to(self.weight.dtype)
+            a, b, weight = self.lora_A.float(), self.lora_B.float(), self.weight
+            total = torch.addmm(weight.float(), b, a, alpha=self.scale).to(weight.dtype)
         if not total.isfinite().all():
             raise ValueError("an adapter is not finite and cannot be merged")
         return total
@@ -135,10 +160,7 @@ def is_meant(path: str, targets: Paths) -> bool:
 
 
 def find(
-    model: nn.Module,
-    targets: Paths,
-    exclude: Paths = (),
-    new: Collection[str] = (),
+    model: nn.Module, targets: Paths, exclude: Paths = (), new: Collection[str] = ()
 ) -> list[str]:
     """Paths of the linear maps that adapters would go to.
 
@@ -166,16 +188,9 @@ def find(
 
 
 def inject(
-    model: nn.Module,
-    targets: Paths,
-    *,
-    rank: int,
-    alpha: float,
-    dropout: float = 0.0,
-    rslora: bool = False,
-    exclude: Paths = (),
-    new: Collection[str] = (),
-) -> list[str]:
+    model: nn.Module, targets: Paths, *, rank: int, alpha: float, dropout: float = 0.0,
+    rslora: bool = False, exclude: Paths = (), new: Collection[str] = (),
+) -> list[str]:  # fmt: skip
     """Put an adapter in the place of each linear map that `find` finds, and freeze the map.
 
     All is looked up before anything is changed, so that an error leaves the model as it was.

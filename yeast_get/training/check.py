@@ -17,10 +17,10 @@ from yeast_get.data.expression_data import ExpressionData
 from yeast_get.data.findings import Findings
 from yeast_get.data.yeast_dataset import EpochSampler, YeastDataset, batches
 from yeast_get.errors import DataError, Problem, RunError
-from yeast_get.evaluation.inference import autocast_dtype
 from yeast_get.evaluation.output_tables import write_data_report
 from yeast_get.model.yeast_model import YeastTransformer
 from yeast_get.run_dir import RunDir
+from yeast_get.training.loop import training_dtype
 from yeast_get.training.losses import loss_sum
 from yeast_get.training.prepare import write_findings
 
@@ -76,7 +76,7 @@ def try_one_batch(
     started = time.monotonic()
     training = settings.training
     device = next(model.parameters()).device
-    dtype = autocast_dtype(training.precision, device)
+    dtype = training_dtype(settings, device)
     dataset.use(wanted)
     batch = next(iter(batches(dataset, EpochSampler(len(dataset), training.batch_size))))
     batch = batch.to(device)

@@ -135,6 +135,7 @@ class _Run:
     averaged: AveragedModel | None
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
+    autocast: torch.dtype | None
     stage: Stage
     settings: Settings
     folder: RunDir
@@ -200,6 +201,7 @@ def _start(
     training = settings.training
     if training.precision == "fp64":
         model.double()
+    model.encoder.checkpointing = training.activation_checkpointing
     shared = None
     if size() > 1:
         torch.manual_seed(torch.initial_seed() + rank())  # ranks drop out each on its own
@@ -209,7 +211,7 @@ def _start(
     averaged = None
     if training.ema_decay:
         averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(training.ema_decay))
-    half = autocast_dtype(training.precision, device) == torch.float16
+    autocast = training_dtype(settings, device)
     per_step = training.batch_size * training.accumulate_grad_batches
     return _Run(
         model=model,
@@ -218,7 +220,8 @@ def _start(
         stop=stop,
         averaged=averaged,
         optimizer=make_optimizer(model, settings),
-        scaler=torch.amp.GradScaler(device.type, enabled=half),
+        scaler=torch.amp.GradScaler(device.type, enabled=autocast == torch.float16),
+        autocast=autocast,
         stage=stage,
         settings=settings,
         folder=folder,
@@ -234,6 +237,29 @@ def _start(
 def home_of(settings: Settings, device: torch.device) -> torch.device:
     """Where the tensors of the training set live: beside the model, or where workers can gather."""
     return torch.device("cpu") if settings.training.num_workers else device
+
+
+WIDE = 512
+"""Width of an encoder from which bfloat16 is sure to be faster on a CPU that multiplies in it."""
+
+
+def training_dtype(settings: Settings, device: torch.device) -> torch.dtype | None:
+    """The reduced precision to train in, None for that of the weights.
+
+    That of predictions (`autocast_dtype`), but `auto` is bfloat16 on a processor that multiplies in
+    it too, where the encoder is wide. Predictions stay in float32 there, so that a checkpoint says
+    the same on every processor. A rule and not a measurement, so that the same run is the same.
+    """
+    training, wide = settings.training, settings.model.transformer.embed_dim >= WIDE
+    if training.precision == "auto" and device.type == "cpu" and wide and _multiplies_in_bf16():
+        return torch.bfloat16
+    return autocast_dtype(training.precision, device)
+
+
+def _multiplies_in_bf16() -> bool:
+    """Whether this processor has instructions for it (AVX-512 BF16, or AMX, which implies it)."""
+    asked = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
+    return asked is not None and bool(asked())
 
 
 def _monitor(run: _Run) -> str:
@@ -323,8 +349,7 @@ def dtype_of(model: YeastTransformer) -> torch.dtype:
 
 def _forward_and_back(run: _Run, batch: Batch, pending: _Pending, due: bool) -> None:
     """Add the gradient of one batch; the ranks exchange theirs where a step is due."""
-    training = run.settings.training
-    dtype = autocast_dtype(training.precision, run.device)
+    training, dtype = run.settings.training, run.autocast
     apart: AbstractContextManager[None] = nullcontext()
     if run.shared is not None and not due:
         apart = run.shared.no_sync()
@@ -359,7 +384,8 @@ def _step(run: _Run, progress: Progress, pending: _Pending, rate: float, correct
     Raises:
         RunError: Where a gradient is not finite; in fp16 only where no scale helps.
     """
-    parameters = [p for p in run.model.parameters() if p.grad is not None]
+    groups = run.optimizer.param_groups
+    parameters = [p for group in groups for p in group["params"] if p.grad is not None]
     run.scaler.unscale_(run.optimizer)
     for parameter in parameters:
         if parameter.grad is not None:
@@ -369,7 +395,7 @@ def _step(run: _Run, progress: Progress, pending: _Pending, rate: float, correct
     # In fp16 the scaler leaves such a step out and halves its scale, first of all.
     if run.scaler.get_scale() <= 1 and not torch.isfinite(norm):
         raise _not_finite(run, "a gradient", pending, progress)
-    for group in run.optimizer.param_groups:
+    for group in groups:
         group["lr"] = rate * group.get("faster", 1.0)
     run.scaler.step(run.optimizer)
     run.scaler.update()
@@ -510,6 +536,7 @@ def _save_last(run: _Run, progress: Progress) -> None:
         "optimizer": run.optimizer.state_dict(),
         "scaler": run.scaler.state_dict(),
         "rng": draws,
+        "bf16": run.autocast == torch.bfloat16,
     }
     last.save(run.folder.last)
 
@@ -529,12 +556,25 @@ def _restore(run: _Run, last: Checkpoint) -> Progress:
         _load_optimizer(run.optimizer, resume["optimizer"])
         if resume["scaler"]:
             run.scaler.load_state_dict(resume["scaler"])
+        _go_on_in(run, resume.get("bf16"))
         if rank() < len(resume["rng"]):
             _draw_on(resume["rng"][rank()], run.device)
         else:  # more ranks than before
             torch.manual_seed(torch.initial_seed() + progress.step)
     _save_best(run, progress)
     return progress
+
+
+def _go_on_in(run: _Run, bf16: bool | None) -> None:
+    """Take the precision that `auto` meant where the run began; None where no file says so."""
+    if run.settings.training.precision != "auto":
+        return
+    if bf16 is None:
+        bf16 = autocast_dtype("auto", run.device) == torch.bfloat16
+    began = torch.bfloat16 if bf16 else None
+    if began != run.autocast:
+        log.info("training goes on in %s, as it began", "bfloat16" if bf16 else "float32")
+    run.autocast = began
 
 
 def _load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:

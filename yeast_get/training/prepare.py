@@ -29,7 +29,6 @@ from yeast_get.errors import ConfigError, Problem
 from yeast_get.evaluation import plots, report
 from yeast_get.evaluation.canvas import draw
 from yeast_get.evaluation.evaluation import Evaluation, choose_headline
-from yeast_get.evaluation.inference import autocast_dtype
 from yeast_get.evaluation.knockout import Knockout
 from yeast_get.evaluation.output_tables import part_counts, write_data_report, write_splits
 from yeast_get.evaluation.page import write_page
@@ -42,7 +41,7 @@ from yeast_get.run_dir import RunDir, write_json, write_text
 from yeast_get.training.checkpoint import Checkpoint
 from yeast_get.training.ensemble import finish, train_other_members
 from yeast_get.training.finetune import Finetune
-from yeast_get.training.loop import Progress, Stage, fit
+from yeast_get.training.loop import Progress, Stage, fit, training_dtype
 from yeast_get.training.resuming import resumable
 from yeast_get.training.transfer import (
     Pretrained,
@@ -120,9 +119,7 @@ def prepare(settings: Settings, device: torch.device, last: Path | None = None) 
         log_what_was_seen(pretrained.weights, data, part == TEST)
         record = adapt(model, load_report, settings)
     log_trainable(model)
-    precision = autocast_dtype(settings.training.precision, device)
-    number = torch.float64 if settings.training.precision == "fp64" else torch.float32
-    log.info("device %s, %s", device, str(precision or number).removeprefix("torch."))
+    log_device(settings, device)
     if size() > 1:
         log.info("%d processes share every batch", size())
     trained = np.unique(data.region_index[part == TRAIN])
@@ -171,6 +168,13 @@ def start_from(settings: Settings, device: torch.device) -> tuple[Settings, Pret
         settings = with_sizes_of(settings, pretrained.weights)
     seed_everything(settings.experiment.seed)
     return settings, pretrained
+
+
+def log_device(settings: Settings, device: torch.device) -> None:
+    """Say where and in which precision the training computes."""
+    number = torch.float64 if settings.training.precision == "fp64" else torch.float32
+    precision = training_dtype(settings, device) or number
+    log.info("device %s, %s", device, str(precision).removeprefix("torch."))
 
 
 def with_batch_size(settings: Settings, plan: WindowPlan, train: np.ndarray) -> Settings:

@@ -45,6 +45,7 @@ from yeast_get.training.losses import loss_sum
 from yeast_get.training.prepare import (
     begin,
     deterministic,
+    log_device,
     manifest,
     start_from,
     with_batch_size,
@@ -178,6 +179,7 @@ def prepare_pretraining(
     model = fresh(MaskedRegionModel, settings, schema)
     load_report = begin(model, pretrained, schema, settings)
     log_trainable(model)
+    log_device(settings, device)
     checkpoint = Checkpoint(
         settings=settings.to_dict(),
         schema=schema.to_dict(),

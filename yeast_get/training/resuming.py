@@ -56,6 +56,7 @@ _MAY_CHANGE = {
     ("finetune", "checkpoint"),
     ("training", "max_epochs"),
     ("training", "num_workers"),
+    ("training", "activation_checkpointing"),
     ("training", "save_every_n_epochs"),
     ("training", "checkpoint_every_n_steps"),
     ("logging", "tensorboard"),

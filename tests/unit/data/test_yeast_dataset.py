@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tests.conftest import long_table
-from yeast_get.batch import Batch, rows_of
+from yeast_get.batch import CONDITION_FIELDS, Batch, rows_of
 from yeast_get.config import AugmentationConfig, settings_from_dict
 from yeast_get.data.expression_data import load_expression_data, regions_only
 from yeast_get.data.features import FeatureSchema
@@ -292,6 +292,20 @@ def test_windows_of_one_region_or_sample_share_a_row(made_per_region):
     assert (alone.region_row, alone.condition_row) == (None, None)
 
 
+def test_batches_of_the_same_samples_hold_the_same_conditions(made_per_region):
+    data, schema = made_per_region
+    dataset = YeastDataset(data, schema)
+    dataset.use(np.ones(data.num_observations, bool))
+    every = np.arange(len(dataset))
+    one, other = dataset[every], dataset[every[::-1]]
+    some = dataset[every[dataset.windows.sample == 1]]
+    for name in CONDITION_FIELDS:
+        assert getattr(one, name) is getattr(other, name)
+        torch.testing.assert_close(getattr(some, name), getattr(one, name)[1:2])
+    dataset.dose[:] = 0.5  # as where its importance is measured
+    assert (dataset[every].dose == 0.5).all()
+
+
 def test_regions_whose_accessibility_differs_by_sample_share_no_row(made):
     data, schema = made
     dataset = YeastDataset(data, schema, by_region=True)
@@ -418,6 +432,11 @@ def test_windows_of_one_place_stay_together_and_everything_else_is_shuffled():
     assert any((np.diff(each) < 0).any() for each in np.split(order, ends))
     assert by_places(1) == by_places(1) != by_places(2)
     assert [len(each) for each in by_places(1)] == [16] * 12 + [8]
+
+
+def test_the_order_is_the_same_whatever_the_numbers_of_the_places():
+    far = EpochSampler(PLACES * 1000, 16, np.random.default_rng(1))  # beyond 16 bits
+    assert [each.tolist() for each in far] == by_places(1)
 
 
 def test_places_in_order_are_gone_through_from_the_first_to_the_last():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -207,3 +208,31 @@ def test_a_number_that_was_the_same_in_training_is_not_the_same_elsewhere():
     here, elsewhere = of.of(conditions([0.5, 4.0]))[:, 0, 0].tolist()
     assert here == pytest.approx(1, abs=0.01)
     assert here + 0.1 < elsewhere < 2  # nearer to the mean of training
+
+
+def test_loadings_are_computed_anew_whenever_anything_changed(monkeypatch):
+    fields = conditions([20.0, 25.0, 37.0])
+    first = trained(fields, [[1.0, 0.1], [2.0, 0.2], [4.0, 0.4]])
+    other = trained(fields, [[3.0, 0.1], [1.0, 0.3], [0.0, 0.0]])
+    asked = []
+    described = ConditionLoadings._describe
+    monkeypatch.setattr(
+        ConditionLoadings, "_describe", lambda *given: asked.append(1) or described(*given)
+    )
+
+    def said(batch):
+        asked.clear()
+        found = first(SimpleNamespace(**batch))
+        assert torch.equal(found, first.of(batch))
+        return len(asked) - 1  # without that of the comparison
+
+    assert said(fields) == 1
+    assert said(fields) == 0
+    assert said(conditions([20.0, 25.0, 38.0])) == 1
+    assert said(fields) == 1
+    fields["condition_number"] += 1
+    assert said(fields) == 1
+    first.load_state_dict(other.state_dict())
+    assert said(fields) == 1
+    first.double()
+    assert said({name: x.double() if x.is_floating_point() else x for name, x in fields.items()})
