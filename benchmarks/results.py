@@ -6,6 +6,7 @@ import csv
 import datetime
 import os
 import platform
+import re
 import resource
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +20,11 @@ def peak_megabytes() -> float:
     """Largest memory of this process so far: of the GPU where there is one, else of the host."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 2**20
+    status = Path("/proc/self/status")
+    if status.exists():  # what getrusage says begins with the size of the parent process
+        found = re.search(r"^VmHWM:\s+(\d+) kB", status.read_text(encoding="utf-8"), re.MULTILINE)
+        if found:
+            return int(found[1]) / 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 

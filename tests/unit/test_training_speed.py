@@ -41,10 +41,12 @@ def turns(monkeypatch, benchmark, tmp_path):
 def test_a_variant_has_its_own_time_memory_and_operations(turns):
     import steps
 
+    large = torch.ones(300, 1 << 20)  # of the parent, which is none of the variant's
     found = turns.measure({"slow": turns.Variant(steps.make, (100, 0.2), rows=6, steps=2)}, 1)
     row = found["slow"]
     assert 100 <= row["ms per step"] < 10_000
     assert row["rows/s"] == pytest.approx(6e3 / row["ms per step"])
+    assert large.sum() > 0
     assert 80 <= row["peak, MB"] < 400
     assert row["GFLOP/s"] == pytest.approx(1 / row["ms per step"])  # 2e6 FLOP in two
     assert row["% of a large product"] == pytest.approx(100 * row["GFLOP/s"])
