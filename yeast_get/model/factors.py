@@ -25,6 +25,9 @@ from yeast_get.batch import CONDITION_FIELDS, NONE, Batch, InputSizes, rows_of
 TRENDS, SMOOTH = 3.0, 1.0
 """Variance of trends and of what similar conditions share, beside 1 for a condition by itself."""
 
+FAR = 4.0
+"""SDs from the mean of training beyond which a trend goes no further."""
+
 WORDS_APART = 1.0
 """Squared distance of two conditions that differ in one word; numbers are in SDs of training."""
 
@@ -73,7 +76,7 @@ class ConditionLoadings(nn.Module):
     similar conditions have in common, and all of it where they are the same. So a condition of
     training has its own loadings, one between two of them is interpolated, and a new treatment has
     what a step in temperature or any treatment at all did in training. The time since a treatment
-    has no trend, since what follows a treatment rises and falls.
+    has no trend, since what follows a treatment rises and falls, and none goes beyond `FAR`.
 
     Args:
         sizes: Of the table.
@@ -207,7 +210,8 @@ class ConditionLoadings(nn.Module):
         split = (linear.shape[1], smooth.shape[1])
         (mean_l, mean_s), (per_l, per_s) = (each.split(split) for each in self.scales)
         varying = (per_l > 0).sum().clamp(min=1)
-        trend = ((linear - mean_l) * per_l) @ ((self.linear - mean_l) * per_l).T / varying
+        ways = [((each - mean_l) * per_l).clamp(-FAR, FAR) for each in (linear, self.linear)]
+        trend = ways[0] @ ways[1].T / varying
         here, there = (smooth - mean_s) * per_s, (self.smooth - mean_s) * per_s
         apart = (here.unsqueeze(1) - there).square().sum(dim=-1)  # exact, which a product is not
         apart = apart + WORDS_APART * (words.unsqueeze(1) != self.words).sum(dim=-1)

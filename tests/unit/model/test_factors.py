@@ -115,8 +115,16 @@ def test_a_time_since_a_treatment_has_no_trend():
         trained(conditions(time), loadings, sizes=sizes).of(conditions([9.0]))[0, 0, 0]
         for sizes in (SIZES, replace(SIZES, since=[0]))
     ]
-    assert ends[0] > 5
+    assert ends[0] > 2
     assert abs(ends[1]) < 0.01
+
+
+def test_a_trend_ends_far_from_the_conditions_of_training():
+    time = torch.linspace(-1, 1, 5)  # of SD 0.7
+    of = trained(conditions(time), torch.stack((time, 0 * time), dim=1))
+    found = of.of(conditions([1.5, 2.0, 3.0, 30.0]))[:, 0, 0].tolist()
+    assert found[0] < found[1] < found[2] - 0.2
+    assert found[3] == pytest.approx(found[2], abs=0.05)
 
 
 def test_the_mean_is_of_samples_and_not_of_conditions():
