@@ -318,7 +318,7 @@ def _train_one_epoch(run: _Run, progress: Progress) -> float:
                 _step(run, progress, pending, rate, size() * training.batch_size / max(count, 1))
                 progress.step, pending = progress.step + 1, _Pending()
                 mean = progress.loss / max(progress.targets, 1)
-                bar.set_postfix(loss=f"{mean:.4f}", lr=f"{rate:.1e}")
+                bar.set_postfix(loss=f"{mean:.4f}", lr=f"{rate:.1e}", refresh=False)
                 _after_step(run, progress, loss / max(count, 1), rate, last_batch)
                 if stopping:
                     _save_last(run, progress)
