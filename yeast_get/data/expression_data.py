@@ -284,6 +284,8 @@ def _add_length(data: ExpressionData) -> None:
         raise DataError(Problem(what, "set data.region_length: false", file=data.source))
     data.motif = np.column_stack((data.motif, length.astype(np.float32)))
     data.region_feature_names = [*data.region_feature_names, REGION_LENGTH]
+    said = f"{REGION_LENGTH} (of start and end)"
+    data.roles["region features"] = [*data.roles.get("region features", []), said]
 
 
 def _text_headers(fields: list[ConditionField]) -> set[str]:

@@ -268,6 +268,7 @@ def test_the_length_of_a_region_is_a_feature_where_it_is_wanted(load):
     data = load(SMALL, region_length=True)
     assert data.region_feature_names == ["region_length"]
     assert data.motif.tolist() == [[1, 499], [2, 99]]
+    assert data.roles["region features"] == ["region_length (of start and end)"]
     assert load(SMALL).region_feature_names == []
     some = load(SMALL.replace("chrI_1_500", "a"), region_length=True)
     assert np.isnan(some.motif[0, 1])
