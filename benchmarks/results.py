@@ -20,12 +20,18 @@ def peak_megabytes() -> float:
     """Largest memory of this process so far: of the GPU where there is one, else of the host."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 2**20
+    # what getrusage says begins, on Linux, with the size of the parent process
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return peak if (found := of_this_process("VmHWM")) is None else found
+
+
+def of_this_process(name: str) -> float | None:
+    """A figure in MB of what Linux says of this process (`VmHWM`, its peak; `VmRSS`, now)."""
     status = Path("/proc/self/status")
-    if status.exists():  # what getrusage says begins with the size of the parent process
-        found = re.search(r"^VmHWM:\s+(\d+) kB", status.read_text(encoding="utf-8"), re.MULTILINE)
-        if found:
-            return int(found[1]) / 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    if not status.exists():
+        return None
+    found = re.search(rf"^{name}:\s+(\d+) kB", status.read_text(encoding="utf-8"), re.MULTILINE)
+    return None if found is None else int(found[1]) / 1024
 
 
 def record(figures: dict[str, float], data: str) -> None:

@@ -14,11 +14,10 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import Any
 
 import torch
-from results import peak_megabytes
+from results import of_this_process, peak_megabytes
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -101,7 +100,7 @@ def _ask(name: str, pipe: Connection, what: str | None) -> Any:
 
 def _serve(pipe: Connection, variant: Variant) -> None:
     """Do what the parent asks for: `step` gives seconds, `end` the peak in MB and the FLOP."""
-    before = _resident_megabytes()
+    before = 0 if DEVICE.type == "cuda" else of_this_process("VmRSS") or 0
     step = variant.make(*variant.arguments)
     pipe.send(None)
     while pipe.recv() == "step":
@@ -117,14 +116,6 @@ def _serve(pipe: Connection, variant: Variant) -> None:
     with plain, FlopCounterMode(display=False) as counter:
         step()
     pipe.send((peak, counter.get_total_flops()))
-
-
-def _resident_megabytes() -> float:
-    """What this process has now; 0 where the GPU's memory is what counts."""
-    if DEVICE.type == "cuda":
-        return 0
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmRSS:"))
 
 
 def product_rate(half: bool) -> float:
