@@ -558,10 +558,10 @@ class FeatureSchema:
         at = {value: i + 1 for i, value in enumerate(self.known_regions)}
         return np.array([at.get(int(value), 0) for value in data.region_hash], dtype=np.int64)
 
-    def sample_vocab(self, data: ExpressionData) -> np.ndarray:
+    def sample_vocab(self, data: ExpressionData, inputs: SampleInputs) -> np.ndarray:
         """[S] int64: identity of each sample, 0 where it was not trained on in its condition."""
         at = {value: i + 1 for i, value in enumerate(self.known_samples)}
-        keys = _sample_keys(data, self.sample_inputs(data)) if at else np.zeros(data.num_samples)
+        keys = _sample_keys(data, inputs) if at else np.zeros(data.num_samples)
         return np.array([at.get(int(key), 0) for key in keys], dtype=np.int64)
 
     # --------------------------------------------------------------------------------- targets

@@ -175,7 +175,7 @@ class YeastDataset(Dataset[Batch]):
             np.isfinite(schema.accessibility["scale"])
         )
         self.region_vocab = self._put(schema.region_vocab(data))  # [P]
-        self.sample_vocab = self._put(schema.sample_vocab(data))  # [S]
+        self.sample_vocab = self._put(schema.sample_vocab(data, samples))  # [S]
         self.number, self.present = self._put(samples.number), self._put(samples.present)
         self.category, self.other = self._put(samples.category), self._put(samples.other)
         self.drug, self.dose = self._put(samples.drug), self._put(samples.dose)

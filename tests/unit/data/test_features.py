@@ -362,16 +362,17 @@ REPLICATES = make_samples(
 
 def test_a_sample_is_known_by_its_name_in_its_condition(fit, load):
     schema, data = fit(REPLICATES, trained_on(0, 2, 4, of=5))
-    assert schema.sample_vocab(data).tolist() == [1, 0, 2, 0, 3]
+    assert schema.sample_vocab(data, schema.sample_inputs(data)).tolist() == [1, 0, 2, 0, 3]
     assert (schema.known_conditions, len(schema.known_samples)) == (3, 3)
     other = make_samples(
         sample_id=["s4", "s0", "s2", "new"],
         medium=["YPD", "SC", "SC", "YPD"],
         temperature=[37.0, 30.0, 30.0, 30.0],
     )
-    assert schema.sample_vocab(load(other)[0]).tolist() == [3, 0, 2, 0]
+    again = load(other)[0]
+    assert schema.sample_vocab(again, schema.sample_inputs(again)).tolist() == [3, 0, 2, 0]
     film, _ = fit(REPLICATES, trained_on(0, 2, of=5), model={"fusion": {"kind": "film"}})
-    assert film.sample_vocab(data).tolist() == [0] * 5
+    assert film.sample_vocab(data, film.sample_inputs(data)).tolist() == [0] * 5
     assert (film.known_conditions, film.known_samples) == (0, [])
 
 

@@ -108,7 +108,7 @@ def test_a_batch_of_single_regions_is_the_direct_look_up(made):
         "condition_present": inputs.present[sample],
         "condition_category": inputs.category[sample],
         "condition_other": inputs.other[sample],
-        "sample_vocab": schema.sample_vocab(data)[sample],
+        "sample_vocab": schema.sample_vocab(data, schema.sample_inputs(data))[sample],
         "drug": inputs.drug[sample],
         "dose": inputs.dose[sample],
         "target": np.where(measured, schema.to_model(data.target[at]), 0)[:, None],
