@@ -62,6 +62,7 @@ class _Number:
     min: float
     max: float
     usual: float = 0.0
+    of: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -122,7 +123,9 @@ class FeatureSchema:
         accessibility: center, offset, scale, and 1 with a presence column; None without.
         numbers: Per numeric or time field that was recorded: name, kind, mean, SD (infinite
             where it did not vary), smallest and largest value, and the usual one, for which the
-            factors of conditions take a blank: the commonest number, or no time at all.
+            factors of conditions take a blank: the commonest number, or no time at all. For
+            factors, the last is the elapsed time: the first that a sample has "of" the time fields
+            of the table, whichever of them training has, those of the pre-culture last.
         categories: Vocabulary of each category field that was recorded; index 1 is its first word.
         drugs: Drug fields and the dose field of each (None without).
         drug_vocabulary: Names of the drugs; index 2 is its first.
@@ -249,6 +252,8 @@ class FeatureSchema:
         schema.usual = {name: str(conditions[name].mode().iloc[0]) for name in schema.categories}
         schema.encoding = schema._fit_encoding(data, train, settings.model.region_embed.bins)
         if settings.model.fusion.by_factors:
+            times = [name for name, kind in kinds.items() if kind == "time" and name not in scaled]
+            schema.numbers += _fit_elapsed(times, conditions)
             inputs = schema.sample_inputs(data)
             schema.known_conditions = len(inputs.distinct(samples)[0])
             schema.known_samples = _sample_keys(data, inputs)[samples].tolist()
@@ -297,9 +302,26 @@ class FeatureSchema:
         return [[j, at[PRECULTURE + name]] for name, j in at.items() if PRECULTURE + name in at]
 
     def _since(self) -> list[int]:
-        """Places of the times, but for those of the pre-culture."""
-        times = [j for j, each in enumerate(self.numbers) if each["kind"] == "time"]
-        return [j for j in times if not self.numbers[j]["name"].startswith(PRECULTURE)]
+        """Places of the times, but for those of the pre-culture and the elapsed one."""
+        times = [j for j, each in enumerate(self._plain_numbers()) if each["kind"] == "time"]
+        return [j for j in times if not _before(self.numbers[j]["name"])]
+
+    def _plain_numbers(self) -> list[dict[str, Any]]:
+        """The numbers that are fields of the table; the elapsed time, which is not, is the last."""
+        return [each for each in self.numbers if not each.get("of")]
+
+    @property
+    def time_fields(self) -> list[str]:
+        """The fields that the elapsed time is made of."""
+        return next((list(each["of"]) for each in self.numbers if each.get("of")), [])
+
+    def fields_of_numbers(self) -> dict[str, bool]:
+        """The fields that some number is made of, and whether a model can have learned from it."""
+        found: dict[str, bool] = {}
+        for each in self.numbers:
+            for name in each.get("of") or [each["name"]]:
+                found[name] = found.get(name, False) or bool(np.isfinite(each["sd"]))
+        return found
 
     @property
     def presence_columns(self) -> dict[int, int]:
@@ -368,7 +390,7 @@ class FeatureSchema:
         blank = pd.Series(np.nan, index=table.index)
         numbers, present = [], []
         for each in self.numbers:
-            raw = table.get(each["name"], blank).to_numpy(np.float64)
+            raw, _ = _recorded(table, each)
             here = ~np.isnan(raw)
             z = (_number_scale(raw, each["kind"]) - each["mean"]) / each["sd"]
             numbers.append(np.where(here, z, 0.0))
@@ -450,7 +472,7 @@ class FeatureSchema:
         return said
 
     def _unseen_numbers(self, data: ExpressionData) -> list[str]:
-        fitted = {each["name"]: each for each in self.numbers}
+        fitted = {each["name"]: each for each in self._plain_numbers()}
         said = []
         for field_ in data.fields:
             values = data.conditions[field_.name].dropna() if not field_.is_text else None
@@ -458,7 +480,9 @@ class FeatureSchema:
                 continue
             each = fitted.get(field_.name)
             if each is None:
-                said.append(f"{field_.name} was recorded nowhere in training and is ignored")
+                is_time = field_.name in self.time_fields
+                use = "counts as elapsed time alone" if is_time else "is ignored"
+                said.append(f"{field_.name} was recorded nowhere in training and {use}")
                 continue
             outside = int(_outside(values.to_numpy(np.float64), each).sum())
             if outside and np.isinf(each["sd"]):
@@ -515,7 +539,8 @@ class FeatureSchema:
         if self.accessibility is not None and data.accessibility is None:
             fix = _meant(ACCESSIBILITY, data.unused, "add the column accessibility")
             miss(f"has no accessibility, {trained_on}", fix)
-        fitted = [each["name"] for each in self.numbers] + list(self.categories)
+        fitted = [each["name"] for each in self._plain_numbers()]
+        fitted += self.categories
         fitted += [name for name in self.drugs if self.drug_vocabulary]
         fitted += list(self.doses)
         for name in (name for name in fitted if name not in data.given):
@@ -533,9 +558,10 @@ class FeatureSchema:
         """
         said: list[list[str]] = [[] for _ in range(data.num_samples)]
         for each in self.numbers:
-            values = data.conditions[each["name"]].to_numpy(np.float64)
+            values, names = _recorded(data.conditions, each)
             for i in np.flatnonzero(_outside(values, each)):
-                said[i].append(f"{each['name']} outside training: {values[i]:g}")
+                flag = f"{names[i]} outside training: {values[i]:g}"
+                said[i] += [] if flag in said[i] else [flag]
         for drug, dose in self.drugs.items():
             for at, word in enumerate(data.conditions.get(drug, ())):
                 amount = data.conditions[dose].iloc[at] if dose in data.conditions else np.nan
@@ -775,6 +801,32 @@ def _sample_keys(data: ExpressionData, inputs: SampleInputs) -> np.ndarray:
     names = data.sample_id if data.roles.get(SAMPLE_ID) else [""] * data.num_samples
     pairs = zip(names, rows, strict=True)
     return np.array([stable_hash(f"{name} {row}") for name, row in pairs], dtype=np.int64)
+
+
+def _recorded(conditions: pd.DataFrame, fitted: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+    """A number of every sample [S] float64, NaN where not recorded, and the field it is of [S]."""
+    values = np.full(len(conditions), np.nan)
+    source = np.full(len(conditions), "", dtype=object)
+    for name in fitted.get("of") or [fitted["name"]]:
+        if name in conditions:
+            blank = np.isnan(values)
+            values[blank] = conditions[name].to_numpy(np.float64)[blank]
+            source[blank] = name
+    return values, source
+
+
+def _before(name: str) -> bool:
+    """Whether a field is of the pre-culture."""
+    return name.startswith(PRECULTURE)
+
+
+def _fit_elapsed(times: list[str], conditions: pd.DataFrame) -> list[dict[str, Any]]:
+    """One time of these fields, those of the pre-culture last; none where none was recorded."""
+    of = sorted(times, key=_before)
+    values, _ = _recorded(conditions, {"of": of})
+    if np.isnan(values).all():
+        return []
+    return [_fit_number("elapsed time", "time", pd.Series(values)) | {"of": of}]
 
 
 def _number_scales(fitted: Mapping[str, Any]) -> list[float]:

@@ -153,9 +153,9 @@ def _inputs(dataset: YeastDataset, schema: FeatureSchema) -> list[tuple[str, str
     if schema.accessibility is not None:
         columns = list(range(dataset.accessibility.shape[-1]))
         out.append(("accessibility", "accessibility", 1, [(dataset.accessibility, columns)]))
-    for j, each in enumerate(schema.numbers):
-        pair = [(dataset.number, [j]), (dataset.present, [j])]
-        out.append((each["name"], "condition", 1, pair))
+    for names, columns in _numbers(schema):
+        pair = [(dataset.number, columns), (dataset.present, columns)]
+        out.append((" and ".join(names), "condition", len(names), pair))
     for j, name in enumerate(schema.categories):
         pair = [(dataset.category, [j]), (dataset.other, [j])]
         out.append((name, "condition", 1, pair))
@@ -167,3 +167,17 @@ def _inputs(dataset: YeastDataset, schema: FeatureSchema) -> list[tuple[str, str
         else:
             out.append((f"{name} and {dose}", "condition", 2, pair))
     return out
+
+
+def _numbers(schema: FeatureSchema) -> Iterator[tuple[list[str], list[int]]]:
+    """The numeric fields of each input and the places of their numbers.
+
+    Times that are also read as one elapsed time are one input.
+    """
+    places: dict[str, list[int]] = {}
+    for j, each in enumerate(schema.numbers):
+        is_time = each.get("of") or each["name"] in schema.time_fields
+        places.setdefault("" if is_time else each["name"], []).append(j)
+    for columns in places.values():
+        numbers = [schema.numbers[j] for j in columns]
+        yield [each["name"] for each in numbers if not each.get("of")], columns

@@ -295,7 +295,7 @@ def _refuse(text: str, what: str, fix: str) -> ConfigError:
 def _field(text: str, data: ExpressionData, schema: FeatureSchema) -> tuple[ConditionField, str]:
     """The field that an option names, by any of its headers, and what it says of it."""
     name, sign, said = text.partition("=")
-    learned = {each["name"] for each in schema.numbers if np.isfinite(each["sd"])}
+    learned = {name for name, varied in schema.fields_of_numbers().items() if varied}
     learned |= {*schema.categories, *schema.doses}
     learned |= set(schema.drugs) if schema.drug_vocabulary else set()
     if not sign or not said.strip():

@@ -22,7 +22,7 @@ from torch.nn import functional
 
 from yeast_get.batch import CONDITION_FIELDS, NONE, Batch, InputSizes, rows_of
 
-TRENDS, SMOOTH = 3.0, 1.0
+TRENDS, SMOOTH = 1.0, 1.0
 """Variance of trends and of what similar conditions share, beside 1 for a condition by itself."""
 
 FAR = 4.0
@@ -76,7 +76,7 @@ class ConditionLoadings(nn.Module):
     similar conditions have in common, and all of it where they are the same. So a condition of
     training has its own loadings, one between two of them is interpolated, and a new treatment has
     what a step in temperature or any treatment at all did in training. The time since a treatment
-    has no trend, since what follows a treatment rises and falls, and none goes beyond `FAR`.
+    has a trend only as the elapsed time, which is also that of growth, and none goes beyond `FAR`.
 
     Args:
         sizes: Of the table.
@@ -88,6 +88,7 @@ class ConditionLoadings(nn.Module):
         centre: Mean loadings and level of the training samples [T*(K+1)].
         weights: What each of them adds [C,T*(K+1)].
         own: What each sample of training adds to that [samples+1,T*(K+1)]; row 0, unknown, is zero.
+        constants: `TRENDS`, `SMOOTH`, `WORDS_APART` and `FAR` as they were in training [4].
     """
 
     linear: Tensor
@@ -97,6 +98,7 @@ class ConditionLoadings(nn.Module):
     centre: Tensor
     weights: Tensor
     own: Tensor
+    constants: Tensor
 
     def __init__(self, sizes: InputSizes, factors: int) -> None:
         super().__init__()
@@ -117,6 +119,7 @@ class ConditionLoadings(nn.Module):
         self.register_buffer("centre", torch.zeros(out))
         self.register_buffer("weights", torch.zeros(known, out))
         self.register_buffer("own", torch.zeros(sizes.known_samples + 1, out))
+        self.register_buffer("constants", torch.tensor([TRENDS, SMOOTH, WORDS_APART, FAR]))
         self._last: tuple[list[tuple[Tensor, int]], Tensor] | None = None  # what was asked for
 
     def forward(self, batch: Batch) -> Tensor:
@@ -209,15 +212,16 @@ class ConditionLoadings(nn.Module):
         """How much each condition [V] has in common with those of training [V,C]."""
         split = (linear.shape[1], smooth.shape[1])
         (mean_l, mean_s), (per_l, per_s) = (each.split(split) for each in self.scales)
+        trends, shared, word, far = self.constants.unbind()
         varying = (per_l > 0).sum().clamp(min=1)
-        ways = [((each - mean_l) * per_l).clamp(-FAR, FAR) for each in (linear, self.linear)]
+        ways = [((each - mean_l) * per_l).clamp(-far, far) for each in (linear, self.linear)]
         trend = ways[0] @ ways[1].T / varying
         here, there = (smooth - mean_s) * per_s, (self.smooth - mean_s) * per_s
         apart = (here.unsqueeze(1) - there).square().sum(dim=-1)  # exact, which a product is not
-        apart = apart + WORDS_APART * (words.unsqueeze(1) != self.words).sum(dim=-1)
+        apart = apart + word * (words.unsqueeze(1) != self.words).sum(dim=-1)
         unlike = (linear.unsqueeze(1) - self.linear).abs().amax(dim=-1) if split[0] else 0 * apart
         same = (apart < ALIKE) & (unlike.square() < ALIKE)
-        return TRENDS * trend + SMOOTH * torch.exp(-apart / 2) + same
+        return trends * trend + shared * torch.exp(-apart / 2) + same
 
 
 class FactorHead(nn.Module):

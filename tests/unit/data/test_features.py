@@ -95,7 +95,7 @@ def test_sizes_are_what_the_schema_holds(fit):
     sizes = schema.sizes()
     assert sizes.region_features == 4 + 1  # and the presence bit of motif_b
     assert sizes.accessibility == 1
-    assert sizes.numbers == ["temperature", "drug_time"]  # those that were recorded
+    assert sizes.numbers == ["temperature", "drug_time", "elapsed time"]  # what was recorded
     assert sizes.categories == {"medium": 2}
     assert (sizes.drugs, sizes.drug_vocabulary) == (["drug"], 3)
     assert (sizes.targets, sizes.known_regions) == (1, 3)
@@ -323,9 +323,9 @@ def test_the_usual_is_the_commonest_of_training_samples(fit):
     )
     schema, _ = fit(table, trained_on(0, 1, 2, of=5))
     assert schema.usual == {"medium": "SC"}
-    temperature, time = schema.numbers
+    temperature, time, _ = schema.numbers
     assert (temperature["usual"], time["usual"]) == (30.0, 0.0)  # no time at all is usual
-    scales = schema.sizes().number_scales
+    scales = schema.sizes().number_scales[:2]
     mean, sd = np.mean([30, 30, 37]), np.std([30, 30, 37])
     np.testing.assert_allclose(scales, [[mean, sd, (30 - mean) / sd], [np.log10(61), 0, 0]])
 
@@ -353,6 +353,64 @@ def test_a_time_since_a_treatment_is_not_one_of_the_pre_culture(fit):
     table = make_samples(preculture_time=[1.0, 2.0], temperature=[30.0, 37.0], drug_time=[1.0, 3.0])
     sizes = fit(table, trained_on(0, 1, of=2))[0].sizes()
     assert [sizes.numbers[j] for j in sizes.since] == ["drug_time"]
+
+
+TIMES = make_samples(
+    preculture_time=[1.0, None, 3.0, 72.0, 1.0],
+    drug_time=[None, None, None, 0.5, 9.0],
+    rest_time=[None, None, None, None, 9.0],
+)
+REST = {"extra": {"rest_time": {"kind": "time"}}}
+
+
+def test_the_elapsed_time_is_that_of_a_treatment_or_else_of_the_pre_culture(fit):
+    """It is read of fields that training lacks too, on the scale of those that it has."""
+    schema, data = fit(TIMES, trained_on(0, 1, 2, of=5), conditions=REST)
+    assert schema.time_fields == ["drug_time", "rest_time", "preculture_time"]
+    assert [each["name"] for each in schema.numbers] == ["preculture_time", "elapsed time"]
+    inputs = schema.sample_inputs(data)
+    minutes = np.log10(1 + 60 * np.array([1.0, np.nan, 3.0, 0.5, 9.0]))
+    known = minutes[[0, 2]]
+    expected = np.nan_to_num((minutes - known.mean()) / known.std())
+    np.testing.assert_allclose(inputs.number[:, 1], expected, rtol=1e-6)
+    assert inputs.present[:, 1].tolist() == [1, 0, 1, 1, 1]
+
+
+def test_a_table_without_times_or_a_model_that_reads_fields_apart_has_no_elapsed_time(fit):
+    assert fit(TABLE.drop(columns="drug_time"))[0].time_fields == []
+    assert fit(model={"fusion": {"kind": "film"}})[0].time_fields == []
+    normalized = {"drug_time": {"unit": "normalized"}}
+    assert fit(conditions=normalized)[0].time_fields == []
+
+
+def test_a_time_outside_training_is_flagged_once_by_the_field_that_it_stands_in(fit):
+    schema, data = fit(TIMES, trained_on(0, 1, 2, of=5), conditions=REST)
+    assert schema.flags(data).tolist() == [
+        "", "", "", "preculture_time outside training: 72; drug_time outside training: 0.5",
+        "drug_time outside training: 9",
+    ]  # fmt: skip
+    assert schema.unseen(data) == [
+        "preculture_time is outside the 1 to 3 of training in 1 sample",
+        "drug_time was recorded nowhere in training and counts as elapsed time alone",
+        "rest_time was recorded nowhere in training and counts as elapsed time alone",
+    ]
+    schema, data = fit(TIMES, trained_on(0, 1, 3, of=5), conditions=REST)
+    assert schema.flags(data)[4] == "drug_time outside training: 9"
+
+
+def test_a_table_needs_the_fields_of_times_that_were_trained_on_and_no_elapsed_time(fit, load):
+    schema, _ = fit(TIMES, trained_on(0, 1, 2, of=5), conditions=REST)
+    schema.need_columns(load(TIMES.drop(columns=["drug_time", "rest_time"]))[0])
+    without = TIMES.drop(columns=["preculture_time", "rest_time"])
+    with pytest.raises(DataError, match="no column preculture_time, which"):
+        schema.need_columns(load(without)[0])
+
+
+def test_the_fields_that_numbers_are_made_of_are_learned_where_one_of_them_varied(fit):
+    table = TIMES.assign(temperature=[30.0] * 8 + [37.0] * 2)
+    schema, _ = fit(table, trained_on(0, 1, 2, of=5), conditions=REST)
+    times = dict.fromkeys(schema.time_fields, True)
+    assert schema.fields_of_numbers() == {"temperature": False, **times}
 
 
 REPLICATES = make_samples(
@@ -453,7 +511,7 @@ def test_numbers_outside_the_training_range_and_fields_new_to_the_model_are_said
     other, _ = load(TABLE.assign(temperature=45.0, preculture_time=3.0, carbon_source="glucose"))
     assert schema.unseen(other) == [
         "temperature is outside the 30 to 40 of training in 2 samples",
-        "preculture_time was recorded nowhere in training and is ignored",
+        "preculture_time was recorded nowhere in training and counts as elapsed time alone",
         "carbon_source was recorded nowhere in training and is ignored",
     ]
 

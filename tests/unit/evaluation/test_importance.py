@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import torch
 
-from yeast_get.evaluation.importance import _shuffled, _varies
+from yeast_get.evaluation.importance import _numbers, _shuffled, _varies
 
 
 class _StopHere(Exception):
@@ -33,3 +35,17 @@ def test_a_constant_input_does_not_vary():
     table = torch.tensor([[1.0, 2.0], [1.0, 3.0]])
     assert not _varies([(table, [0])])
     assert _varies([(table, [0, 1])])
+
+
+def test_times_that_are_also_read_as_one_are_one_input():
+    names = ["drug_time", "temperature", "preculture_time", "rest_time"]
+    numbers = [{"name": name} for name in names]
+    of = ["drug_time", "preculture_time"]
+    schema = SimpleNamespace(numbers=numbers, time_fields=[])
+    assert list(_numbers(schema)) == [([name], [j]) for j, name in enumerate(names)]
+    schema = SimpleNamespace(numbers=[*numbers, {"name": "elapsed", "of": of}], time_fields=of)
+    assert list(_numbers(schema)) == [
+        (["drug_time", "preculture_time"], [0, 2, 4]),
+        (["temperature"], [1]),
+        (["rest_time"], [3]),
+    ]
