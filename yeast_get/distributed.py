@@ -28,8 +28,8 @@ T = TypeVar("T")
 
 def _launched() -> bool:
     """Whether torchrun, or whoever speaks as it does, started this process among others."""
-    named = {"RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"} <= set(os.environ)
-    return named and int(os.environ["WORLD_SIZE"]) > 1
+    named = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")  # asked at every step
+    return all(name in os.environ for name in named) and int(os.environ["WORLD_SIZE"]) > 1
 
 
 def rank() -> int:

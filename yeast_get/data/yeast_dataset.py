@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
@@ -253,24 +252,17 @@ class YeastDataset(Dataset[Batch]):
         """
         windows, one = self.windows, np.arange(len(at))
         first, region_row, sample_of, condition_row = one, None, windows.sample[at], None
-        if share_regions:
-            place = np.where(at < 0, -1, windows.place[at]).astype(np.int64)
-            if self.accessibility.shape[1] > 1:
-                place = place * self.num_samples + sample_of
-            first, region_row = _shared(place)
+        if share_regions and self.accessibility.shape[1] == 1:  # else each sample has its own
+            first, region_row = _shared(np.where(at < 0, -1, windows.place[at]))
         if share_samples:
             which, condition_row = _shared(sample_of)
             sample_of = sample_of[which]
         region = self._put(windows.region[at[first]].astype(np.int64))  # [U,R]
         of_window = self._put(windows.sample[at[first]].astype(np.int64))  # [U]
-        observation = self._put(windows.observation[at].astype(np.int64))  # [B,R]
         region = region.masked_fill(self._put(at[first] < 0).unsqueeze(1), -1)
-        observation = observation.masked_fill(self._put(at < 0).unsqueeze(1), -1)
         real, row = region >= 0, region.clamp(min=0)
         of_sample = of_window if self.accessibility.shape[1] > 1 else torch.zeros_like(of_window)
-        known = observation.clamp(min=0)
-        scored = (observation >= 0) & self.wanted[known]
-        mask = scored.unsqueeze(-1) & self.measured[known]
+        observation, target, mask = self._targets(at)
         motif, accessibility = self.motif[row], self.accessibility[row, of_sample.unsqueeze(1)]
         if self.plan.size > 1:  # a window of one region has no padding
             motif, accessibility = motif * real.unsqueeze(-1), accessibility * real.unsqueeze(-1)
@@ -281,13 +273,27 @@ class YeastDataset(Dataset[Batch]):
             region_index=region,
             region_vocab=self.region_vocab[row] * real,
             **self._conditions(sample_of),
-            target=self.target[known] * mask,
+            target=target,
             target_mask=mask,
-            observation_index=torch.where(scored, observation, -1),
+            observation_index=observation,
             region_row=None if region_row is None else self._put(region_row),
             condition_row=None if condition_row is None else self._put(condition_row),
         )
         return batch, row * self.num_samples + (0 if self.by_region else of_window.unsqueeze(1))
+
+    def _targets(self, at: np.ndarray) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """The observations [B,R] of windows `at` [B], -1 for none, their targets and masks [B,R,T].
+
+        What was not measured has a target of 0 in the table.
+        """
+        observation = self._put(self.windows.observation[at].astype(np.int64))
+        if self.plan.size == 1 and (at >= 0).all():  # each window is a wanted observation
+            return observation, self.target[observation], self.measured[observation]
+        observation = observation.masked_fill(self._put(at < 0).unsqueeze(1), -1)
+        known = observation.clamp(min=0)
+        scored = (observation >= 0) & self.wanted[known]
+        mask = scored.unsqueeze(-1) & self.measured[known]
+        return torch.where(scored, observation, -1), self.target[known] * mask, mask
 
     def _augment(self, batch: Batch, cell: torch.Tensor) -> None:
         """Noise on a batch, a function of seed, epoch and cell [U,R] (region, sample) alone."""
@@ -453,8 +459,7 @@ def _order(count: int | np.ndarray, rng: np.random.Generator | None) -> np.ndarr
         return np.arange(count) if rng is None else rng.permutation(count)
     if rng is None:
         return np.argsort(count, kind="stable")
-    there = np.zeros(count.max(initial=-1) + 1, dtype=bool)
-    there[count] = True
+    there = np.bincount(count) > 0
     shuffled = rng.permutation(len(count))
     few = len(there) <= 1 << 16  # numpy sorts 16 bits by their digits
     turn = np.zeros(len(there), dtype=np.uint16 if few else np.int64)
@@ -463,11 +468,13 @@ def _order(count: int | np.ndarray, rng: np.random.Generator | None) -> np.ndarr
 
 
 def _shared(key: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
-    """The first of each key, and which of these [n] each is; None where all are different."""
-    row, keys = pd.factorize(key, sort=True)  # by hashing, which is faster than np.unique's sort
-    if len(keys) == len(key):
+    """The first of each key from -1 up, and which of these [n] each is; None where all differ."""
+    there = np.bincount(key + 1) > 0  # a table of all keys, faster than to sort or to hash them
+    keys = int(there.sum())
+    if keys == len(key):
         return np.arange(len(key)), None
-    first = np.empty(len(keys), dtype=np.int64)
+    row = (there.cumsum() - 1)[key + 1]
+    first = np.empty(keys, dtype=np.int64)
     first[row[::-1]] = np.arange(len(key))[::-1]
     return first, row
 
