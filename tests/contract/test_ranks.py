@@ -35,6 +35,7 @@ STILL = [
     "model.head.dropout=0", "model.encoder.drop_path_rate=0", "augmentation.condition_dropout=0",
     "augmentation.motif_noise=0", "model.region_identity.dropout=0", "model.encoder.drop_rate=0",
     "model.region_embed.dropout=0", "model.region_embed.feature_dropout=0",
+    "model.region_identity.enabled=true",
 ]  # fmt: skip
 """Nothing is drawn at random while training, but the order of batches."""
 

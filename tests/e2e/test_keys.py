@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import shutil
@@ -191,6 +192,32 @@ def test_checkpoint_every_n_steps_writes_inside_the_epoch(train, table_path, mon
     )
     train(table_path, "training.checkpoint_every_n_steps=2", "training.max_epochs=2")
     assert saved == [(0, 0), (1, 2), (1, 4), (1, 0), (2, 2), (2, 4), (2, 0)]
+
+
+@pytest.mark.parametrize("average", ["0", "0.9"])
+def test_every_checkpoint_knows_the_regions_by_its_own_weights(
+    train, table_path, monkeypatch, average
+):
+    """Also one of an epoch that is not validated, or of the middle of an epoch."""
+    true_checkpoint, written = loop._checkpoint, []
+
+    def checked(run, row):
+        found = true_checkpoint(run, row)
+        known = found.model["by_factors.known"]
+        afresh = copy.deepcopy(run.validated)
+        run.stage.remember(afresh)
+        assert known[1:].any()
+        assert torch.equal(known, afresh.by_factors.known)
+        written.append(found.epoch)
+        return found
+
+    monkeypatch.setattr(loop, "_checkpoint", checked)
+    train(
+        table_path, "model.region_identity.enabled=true", "training.max_epochs=4",
+        "training.validate_every_n_epochs=2", "training.save_every_n_epochs=1",
+        "training.checkpoint_every_n_steps=2", f"training.ema_decay={average}",
+    )  # fmt: skip
+    assert set(written) == {0, 1, 2, 3, 4}
 
 
 def test_workers_change_nothing(train, table_path, base):

@@ -22,8 +22,10 @@ from yeast_get.training.checkpoint import Checkpoint
 KILLS = int(os.environ.get("YEAST_GET_KILLS", "5"))
 SEED = int(os.environ.get("YEAST_GET_SEED", "0"))
 RUNS = [
-    ["training.ensemble=2", "training.checkpoint_every_n_steps=2", "training.max_epochs=2"],
+    ["training.ensemble=2", "training.checkpoint_every_n_steps=2", "training.max_epochs=2",
+     "model.region_identity.enabled=true"],
     ["training.ema_decay=0.9", "training.save_every_n_epochs=1", "training.monitor=val_loss",
+     "model.region_identity.enabled=true",
      "logging.tensorboard=true", "logging.log_every_n_steps=1", "report.formats=[png,pdf]"],
 ]  # fmt: skip
 """Settings of the runs that are killed, one after the other."""

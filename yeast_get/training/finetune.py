@@ -61,7 +61,7 @@ class Finetune(Stage):
     def validate(self, model: YeastTransformer, epoch: int) -> tuple[dict[str, Any], Any]:
         """Loss in model space, Pearson r in units of the input, and what draws a scatter plot."""
         wanted = self.part == VAL
-        self.remember(cast(YeastModel, model))
+        self.remember(model)
         scores, y_pred = validate(
             cast(YeastModel, model), self.val_set, self.data, wanted, self.schema, self.settings,
             epoch,
@@ -74,10 +74,10 @@ class Finetune(Stage):
         if self.known is not None:
             self.known.give_conditions(model)
 
-    def remember(self, model: YeastModel) -> None:
+    def remember(self, model: YeastTransformer) -> None:
         """What is known of the training regions, with the weights at hand."""
         if self.known is not None:
-            self.known.give_regions(model, self.settings.training.batch_size)
+            self.known.give_regions(cast(YeastModel, model), self.settings.training.batch_size)
 
     def save_best(self, folder: RunDir, kept: Checkpoint) -> None:
         """`best_model.pth`, and with LoRA the adapter alone."""

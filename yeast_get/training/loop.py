@@ -119,6 +119,10 @@ class Stage(ABC):
             RunError: Where a prediction is not finite.
         """
 
+    def remember(self, model: YeastTransformer) -> None:
+        """Bring up to date what a model holds that is found by its weights; `validate` does so."""
+        return
+
     @abstractmethod
     def save_best(self, folder: RunDir, kept: Checkpoint) -> None:
         """Write the weights that did best so far."""
@@ -465,6 +469,8 @@ def _finish_epoch(run: _Run, progress: Progress, train_loss: float | None) -> No
             raise RunError(Problem(what, fix, file=run.stage.data.source))
         row |= scores
         run.board.add_validation(epoch, scores, picture)
+    else:
+        run.stage.remember(run.validated)
     row["learning_rate"] = run.optimizer.param_groups[0]["lr"] if epoch else None
     progress.history.append(row)
     best = due and _is_best(progress, row)
@@ -527,6 +533,8 @@ def _save_last(run: _Run, progress: Progress) -> None:
     draws = of_every_rank(_random_state(run.device))
     if not is_writer():
         return
+    if progress.batch:
+        run.stage.remember(run.validated)
     row = progress.history[-1] if progress.history else {"epoch": 0}
     last = _checkpoint(run, row | {"epoch": progress.epoch})
     last.resume = {
