@@ -1,9 +1,9 @@
 """Regions and conditions as vectors of K factors, whose products are the predictions.
 
-A factor model of the training cells (Tipping and Bishop 1999, with a noise of its own per
-condition) says what the conditions are: K loadings and a level each. The Transformer learns which
-factors a region has from its motifs and accessibility, without the conditions, so that a region is
-encoded once for all of them. What is known of a region or a condition from training is added:
+A factor model of the training cells (factor analysis, Rubin and Thayer 1982) says what the
+conditions are: K loadings and a level each. The Transformer learns which factors a region has from
+its motifs and accessibility, without the conditions, so that a region is encoded once for all of
+them. What is known of a region or a condition from training is added:
 
     y[r,c] = level[c] + (factors(features of r) + known[r]) . loadings[c]
 
@@ -163,7 +163,10 @@ class ConditionLoadings(nn.Module):
         sd = (both - mean).square().mean(dim=0).sqrt()  # which std warns of without any column
         inverse = torch.where(sd > ALIKE, 1 / sd, 0.0)
         self.scales.copy_(torch.stack((mean, inverse)))
-        self.linear.copy_(linear), self.smooth.copy_(smooth), self.words.copy_(words)
+        for held, found in zip(
+            (self.linear, self.smooth, self.words), (linear, smooth, words), strict=True
+        ):
+            held.copy_(found)
         of_sample = loadings.flatten(1).double()
         member = functional.one_hot(code, len(linear)).double()
         flat = (member / member.sum(dim=0)).T @ of_sample

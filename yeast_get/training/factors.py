@@ -23,24 +23,26 @@ ROUNDS = 10
 LEAST_NOISE = 1e-2
 """Smallest variance of cells around the factor model, of 1 for all training targets."""
 
-AT_ONCE = 100_000_000
-"""Numbers that a block of regions may take."""
+AT_ONCE = 40_000_000
+"""Numbers in an array of a block of regions, of which there are about four."""
 
 
 @dataclass
 class Cells:
-    """The training cells of a table, by region [P] and by sample and target [S*T].
+    """The training cells of a table, by training region [R] and by sample and target [S*T].
 
     Attributes:
-        count: How many observations each is, [P,S*T] sparse.
+        count: How many observations each is, [R,S*T] sparse.
         total: The sum of their targets in model space, likewise.
         squares: Sum of their squares [S*T].
+        regions: The training regions [R].
         samples: The training samples [S].
     """
 
     count: sparse.csr_array
     total: sparse.csr_array
     squares: np.ndarray
+    regions: np.ndarray
     samples: np.ndarray
 
     @classmethod
@@ -48,21 +50,21 @@ class Cells:
         """Those of the observations where `train` [N] is True."""
         data = dataset.plan.data
         at = np.flatnonzero(train)
-        region, sample = data.region_index[at], data.sample_index[at]
-        samples, code = np.unique(sample, return_inverse=True)
-        y = dataset.target[at].double().cpu().numpy()
+        regions, region = np.unique(data.region_index[at], return_inverse=True)
+        samples, code = np.unique(data.sample_index[at], return_inverse=True)
+        y = dataset.target[at].cpu().double().numpy()
         seen = dataset.measured[at].cpu().numpy()
         targets = y.shape[1]
         row = np.repeat(region, targets)[seen.ravel()]
         column = (code[:, None] * targets + np.arange(targets)).ravel()[seen.ravel()]
-        shape = (data.num_regions, len(samples) * targets)
+        shape = (len(regions), len(samples) * targets)
         y = y[seen]
 
         def summed(values: np.ndarray) -> sparse.csr_array:
             return sparse.coo_array((values, (row, column)), shape).tocsr()
 
         squares = np.bincount(column, y * y, minlength=shape[1])
-        return cls(summed(np.ones(len(y))), summed(y), squares, samples)
+        return cls(summed(np.ones(len(y))), summed(y), squares, regions, samples)
 
     def blocks(self, factors: int) -> Iterator[tuple[slice, np.ndarray, np.ndarray]]:
         """Some regions after the other: which, their counts and their sums, [p,S*T]."""
@@ -90,8 +92,8 @@ class FactorModel:
     def fit(cls, cells: Cells, most: int) -> FactorModel:
         """By expectation and maximisation; factors are standard normal between regions.
 
-        Tipping and Bishop (1999), with gaps and a noise of its own per sample. There are at most
-        so many factors, and no more than samples and targets.
+        Factor analysis by EM (Rubin and Thayer 1982), with gaps. There are at most so many
+        factors, and no more than samples and targets.
         """
         number = np.maximum(cells.count.sum(axis=0), 1)
         level = cells.total.sum(axis=0) / number
@@ -208,7 +210,8 @@ class Knowledge:
         prior = self._by_features(model, batch_size)
         more = np.zeros_like(prior)
         for rows, covariance, said in self._posterior():
-            more[rows] = times(covariance, said + prior[rows]) - prior[rows]
+            here = self.cells.regions[rows]
+            more[here] = times(covariance, said + prior[here]) - prior[here]
         known = np.zeros(tuple(head.known.shape))
         known[dataset.region_vocab.cpu().numpy()] = more  # regions not known write to row 0
         known[0] = 0
@@ -229,10 +232,12 @@ class Knowledge:
     def _by_features(self, model: YeastModel, batch_size: int) -> np.ndarray:
         """Factors [P,K] by the features: the mean over windows with a region; 0 without any."""
         data, dataset = self.dataset.plan.data, self.dataset
-        once = np.zeros(len(self.train), dtype=bool)  # of each region one observation
-        at = np.flatnonzero(self.train)
-        once[at[np.unique(data.region_index[at], return_index=True)[1]]] = True
-        dataset.use(once)
+        wanted = self.train
+        if data.accessibility is None or data.accessibility.ndim == 1:  # alike in all samples
+            at = np.flatnonzero(wanted)
+            wanted = np.zeros_like(wanted)
+            wanted[at[np.unique(data.region_index[at], return_index=True)[1]]] = True
+        dataset.use(wanted)
         weight = next(model.parameters())
         total = np.zeros((data.num_regions, self.model.loadings.shape[1]))
         number = np.zeros(data.num_regions)
@@ -241,6 +246,6 @@ class Knowledge:
                 factors = model.factors(batch.to(weight.device, weight.dtype))
                 here = batch.region_mask.cpu().numpy()
                 row = batch.region_index.cpu().numpy()[here]
-                np.add.at(total, row, factors.double().cpu().numpy()[here])
+                np.add.at(total, row, factors.cpu().double().numpy()[here])
                 np.add.at(number, row, 1)
         return total / np.maximum(number, 1)[:, None]

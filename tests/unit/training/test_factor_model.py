@@ -46,7 +46,7 @@ class Planted:
         seen = self.seen if seen is None else seen
         y = self.y * seen
         count, total = sparse.csr_array(seen.astype(float)), sparse.csr_array(y)
-        return Cells(count, total, (y**2).sum(axis=0), np.arange(y.shape[1]))
+        return Cells(count, total, (y**2).sum(axis=0), *map(np.arange, y.shape))
 
     def predicted(self, model: FactorModel) -> np.ndarray:
         mean = times(*model.posterior(self.seen.astype(float), self.y * self.seen))
@@ -287,11 +287,14 @@ def test_cells_are_the_measured_targets_of_training_rows(make_world, targets):
     dense = np.full((data.num_regions, data.num_samples, targets), np.nan)
     dense[data.region_index[keep], data.sample_index[keep]] = y[keep]
     dense = dense[:, cells.samples].reshape(data.num_regions, -1)
-    np.testing.assert_array_equal(cells.count.toarray(), ~np.isnan(dense))
-    np.testing.assert_allclose(cells.total.toarray(), np.nan_to_num(dense))
+    assert cells.regions.tolist() == list(range(50))
+    np.testing.assert_array_equal(cells.count.toarray(), ~np.isnan(dense[:50]))
+    np.testing.assert_allclose(cells.total.toarray(), np.nan_to_num(dense[:50]))
     np.testing.assert_allclose(cells.squares, np.nansum(dense**2, axis=0))
     assert np.isnan(dense[:50]).any()
-    assert not cells.count[50:].sum()
+    few = Cells.of(world.knowledge.dataset, keep & (data.region_index % 2 == 1))
+    assert few.regions.tolist() == list(range(1, 50, 2))
+    np.testing.assert_array_equal(few.count.toarray(), cells.count[1::2].toarray())
 
 
 @pytest.mark.parametrize("targets", [1, 2])
@@ -454,15 +457,33 @@ def test_cells_of_training_are_predicted_as_by_the_factor_model(request, name):
     got = cells_of(world, model)
     cells = known.cells
     covariance, said = known.model.posterior(cells.count.toarray(), cells.total.toarray())
-    mean = times(covariance, said + prior)
+    mean = times(covariance, said + prior[cells.regions])
     expected = known.model.level + mean @ known.model.loadings.T
     data = world.data
-    np.testing.assert_allclose(got, expected[data.region_index, data.sample_index], atol=1e-4)
+    unknown = data.region_index >= REGIONS - 10
+    at = data.region_index[~unknown], data.sample_index[~unknown]
+    np.testing.assert_allclose(got[~unknown], expected[at], atol=1e-4)
     y = world.schema.to_model(data.target)[:, 0]
     worse, better = (((each - y)[world.train] ** 2).mean() for each in (before, got))
     assert better < 0.3 * worse
-    unknown = data.region_index >= REGIONS - 10
     np.testing.assert_array_equal(got[unknown], before[unknown])  # by their features alone
+
+
+def test_where_accessibility_differs_by_sample_the_prior_of_a_region_is_the_mean_over_them(
+    make_world,
+):
+    table = make_table(SAMPLES, 1)
+    table["accessibility"] = np.random.default_rng(1).uniform(0, 1, len(table)).round(3)
+    world = make_world(table=table)
+    model, known = world.model(), world.knowledge
+    dataset = known.dataset
+    dataset.use(world.train)
+    with evaluating(model):
+        factors = model.factors(dataset[np.arange(len(dataset))])[:, 0].numpy()
+    region = world.data.region_index[world.train]
+    expected = np.stack([factors[region == i].mean(axis=0) for i in range(REGIONS - 10)])
+    assert np.ptp(factors[region == 0], axis=0).max() > 1e-3
+    np.testing.assert_allclose(known._by_features(model, 7)[: REGIONS - 10], expected, atol=1e-5)
 
 
 def test_what_the_cells_say_is_found_once_for_all_weights(world, monkeypatch):
