@@ -802,6 +802,13 @@ def _contradictions(settings: Settings) -> Iterator[tuple[str, str, str]]:
             f"training.learning_rate = {training.learning_rate:g}",
             "lower it",
         )
+    if settings.optimizer.name == "adam" and "weight_decay" not in training.model_fields_set:
+        yield (
+            "optimizer.name",
+            f"adam adds the decay to the gradient, and the default of {training.weight_decay:g} is "
+            "for adamw",
+            "write training.weight_decay too (0 is usual), or take adamw",
+        )
     if training.loss == "poisson" and settings.model.head.kind != "get":
         yield (
             "training.loss",

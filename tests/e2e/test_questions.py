@@ -11,6 +11,7 @@ import pytest
 import evaluate_yeast
 from tests.e2e.test_refusals import one_line, run_here
 from yeast_get.run_dir import EVALUATE_FILES
+from yeast_get.training.checkpoint import Checkpoint
 
 ASKED = ("--sweep", "temperature=28:39:lin:4", "--sweep", "medium=all", "--knockout", "b")
 
@@ -52,8 +53,8 @@ def test_a_table_without_targets_can_be_asked(train, evaluate, table, tmp_path, 
 
 def test_embeddings_of_conditions_are_means_over_their_rows(train, evaluate, table_path):
     """A region's mean over conditions and a condition's over regions have one mean."""
-    folder = evaluate(train(table_path), table_path, "--split", "all",
-                      "--set", "task.save_embeddings=true")  # fmt: skip
+    run = train(table_path, "model.fusion.kind=film")
+    folder = evaluate(run, table_path, "--split", "all", "--set", "task.save_embeddings=true")
     held = np.load(folder / "embeddings.npz")
     assert held["condition_embedding"].shape == (3, 16)
     assert len(held["first_sample_id"]) == 3
@@ -63,6 +64,21 @@ def test_embeddings_of_conditions_are_means_over_their_rows(train, evaluate, tab
     )
     y = pd.read_csv(folder / "predictions.csv").groupby("region_id")["y_pred"].mean()
     np.testing.assert_allclose(held["expression"], y[held["region_id"]], rtol=1e-5)
+
+
+def test_embeddings_of_conditions_that_the_encoder_does_not_see_are_their_loadings(
+    train, evaluate, table_path
+):
+    run = train(table_path)
+    folder = evaluate(run, table_path, "--split", "all", "--set", "task.save_embeddings=true")
+    held = np.load(folder / "embeddings.npz")
+    loadings = Checkpoint.load(run / "best_model.pth").model["by_factors.loadings.own"]
+    rows = held["condition_embedding"]
+    assert rows.shape == (3, loadings.shape[1])
+    heat = held["condition"].tolist().index("37 °C")
+    others = [rows[i] for i in range(3) if i != heat]  # which have the same rule
+    assert np.abs(others[0] - others[1]).max() < 0.05
+    assert min(np.abs(rows[heat] - each).max() for each in others) > 0.3
 
 
 BAD = {

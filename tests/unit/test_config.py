@@ -323,6 +323,9 @@ def test_stored_settings_that_do_not_fit_name_the_checkpoint():
         ("training: {learning_rate: 1e-6}\nscheduler: {min_lr: 1e-5}",
          "scheduler.min_lr: 1e-05 is above training.learning_rate = 1e-06; lower it"),
         ("model: {head: {kind: get}}", "model.head.kind: get is no head of factors"),
+        ("optimizer: {name: adam}",
+         "optimizer.name: adam adds the decay to the gradient, and the default of 4 is for adamw; "
+         "write training.weight_decay too"),
         ("training: {loss: poisson}", "training.loss: poisson needs rates above zero"),
         ("split: {fractions: [0.7, 0.2, 0.2]}",
          "split.fractions: [0.7, 0.2, 0.2] add up to 1.1; train, val and test must add up to 1"),

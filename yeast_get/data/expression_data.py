@@ -273,15 +273,16 @@ def load_expression_data(
 def _add_length(data: ExpressionData) -> None:
     """The length of each region as its last feature."""
     length = data.end - data.start
-    what = None
+    what, fix = None, "set data.region_length: false"
     if REGION_LENGTH in (*data.motif_names, *data.region_feature_names):
         what = (
             f"has a column {REGION_LENGTH}, which data.region_length: true makes of start and end"
         )
     elif not np.isfinite(length).any():
         what = "has no region with a start and an end, and data.region_length is true"
+        fix = f"add the columns start and end, or {fix} and train anew"
     if what is not None:
-        raise DataError(Problem(what, "set data.region_length: false", file=data.source))
+        raise DataError(Problem(what, fix, file=data.source))
     data.motif = np.column_stack((data.motif, length.astype(np.float32)))
     data.region_feature_names = [*data.region_feature_names, REGION_LENGTH]
     said = f"{REGION_LENGTH} (of start and end)"

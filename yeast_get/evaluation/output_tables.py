@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 
 from yeast_get.data.blocks import blocks
 from yeast_get.data.conditions import cell_text
@@ -25,6 +26,7 @@ from yeast_get.evaluation.evaluation import Evaluation, Predictions
 from yeast_get.evaluation.inference import evaluating
 from yeast_get.evaluation.metrics import group_table
 from yeast_get.evaluation.scorecard import BestBaseline
+from yeast_get.model.yeast_model import members_of
 from yeast_get.run_dir import RunDir, atomic, write_json
 
 
@@ -177,8 +179,8 @@ def write_embeddings(
 ) -> None:
     """`embeddings.npz`: the encoder's mean output per region and per growth condition.
 
-    Both are means over the headline's observations. `expression` is the mean prediction of each
-    region, in units of the input.
+    Both are means over the headline's observations; where the encoder sees no conditions, theirs
+    are their loadings. `expression` is the mean prediction of each region, in units of the input.
     """
     data, model = evaluation.data, evaluation.model
     first, condition = data.condition_first, data.condition[data.sample_index]
@@ -198,6 +200,12 @@ def write_embeddings(
     rows_of = np.bincount(condition[wanted], minlength=len(first))
     mean = np.bincount(data.region_index[wanted], y_pred[wanted].mean(axis=1), data.num_regions)
     here, of = rows > 0, rows_of > 0
+    by_condition = conditions[of] / rows_of[of, None]
+    by_factors = members_of(model)[0].by_factors
+    if by_factors is not None:
+        fields = dataset.conditions_of(torch.from_numpy(first[of]).to(dataset.device))
+        loadings = by_factors.loadings.of({name: f.to(device) for name, f in fields.items()})
+        by_condition = loadings.flatten(1).cpu().numpy()
     with atomic(run.embeddings) as file:
         np.savez_compressed(
             file,
@@ -206,7 +214,7 @@ def write_embeddings(
             expression=(mean[here] / rows[here]).astype(np.float32),
             first_sample_id=data.sample_id[first][of].astype(str),
             condition=condition_labels(data)[first][of].astype(str),
-            condition_embedding=(conditions[of] / rows_of[of, None]).astype(np.float32),
+            condition_embedding=by_condition.astype(np.float32),
         )
 
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from yeast_get.batch import NONE, Batch, InputSizes, rows_of
+from yeast_get.batch import NONE, UNKNOWN, Batch, InputSizes, rows_of
 from yeast_get.config import ModelConfig
 from yeast_get.model.factors import FactorHead, RegionEncoding
 from yeast_get.model.get_backbone import (
@@ -97,6 +97,8 @@ class FeatureEncoder(nn.Module):
         for part in self.modules():
             if isinstance(part, nn.Embedding):  # tokens about as long as those of the numbers
                 nn.init.normal_(part.weight, std=embed_dim**-0.5)
+                with torch.no_grad():
+                    part.weight[UNKNOWN] = 0  # says nothing where training has no blank
 
     def forward(self, batch: Batch) -> Tensor:
         """The condition tokens [V,C,Dc]; C = 0 where the table has no condition fields."""

@@ -279,6 +279,7 @@ def test_a_length_that_cannot_be_had_is_an_error(refused):
     nowhere = SMALL.replace("chrI_1_500", "a").replace("chrII:900-999", "b")
     (said,) = refused(nowhere, region_length=True)
     assert said.startswith("t.csv: has no region with a start and an end")
+    assert "add the columns start and end, or set data.region_length: false and train" in said
     twice = SMALL.replace("motif_a", "region_length")
     (said,) = refused(twice, region_length=True, motif_columns=["region_length"])
     assert "has a column region_length" in said

@@ -161,7 +161,7 @@ def test_features_enter_as_they_are_where_nothing_is_encoded():
     assert make_model().region_embed.embed.weight.shape == (8, 3)
 
 
-def test_feature_dropout_drops_whole_features_of_a_region():
+def test_feature_dropout_drops_bins_of_a_region():
     model = make_model(region_embed__feature_dropout=0.5).train()
     torch.manual_seed(0)
     with torch.no_grad():

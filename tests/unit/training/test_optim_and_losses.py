@@ -77,7 +77,12 @@ def optimizer(*overrides: str) -> torch.optim.Optimizer:
 
 
 def test_the_optimizer_is_the_one_asked_for():
-    made = optimizer("optimizer.name=adam", "optimizer.betas=[0.8, 0.99]", "optimizer.eps=1e-6")
+    made = optimizer(
+        "optimizer.name=adam",
+        "training.weight_decay=0",
+        "optimizer.betas=[0.8, 0.99]",
+        "optimizer.eps=1e-6",
+    )
     assert type(made) is torch.optim.Adam
     assert type(optimizer()) is torch.optim.AdamW
     for group in made.param_groups:
