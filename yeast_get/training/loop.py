@@ -391,9 +391,7 @@ def _step(run: _Run, progress: Progress, pending: _Pending, rate: float, correct
     groups = run.optimizer.param_groups
     parameters = [p for group in groups for p in group["params"] if p.grad is not None]
     run.scaler.unscale_(run.optimizer)
-    for parameter in parameters:
-        if parameter.grad is not None:
-            parameter.grad.mul_(correction)
+    torch._foreach_mul_([each.grad for each in parameters], correction)  # as torch's clipping does
     clip = run.settings.training.clip_grad or math.inf
     norm = torch.nn.utils.clip_grad_norm_(parameters, clip)
     # In fp16 the scaler leaves such a step out and halves its scale, first of all.
