@@ -135,6 +135,7 @@ def test_the_sweep_recovers_the_planted_dose_curve(example, make_example, region
     assert r == pytest.approx(
         number_after("the planted dose curve with r about", root / "README.md"), abs=0.02
     )
+    assert np.ptp(curve) > 0.5 * np.ptp(planted)
     outside = said["flags"].fillna("").str.startswith("drug_concentration outside training")
     np.testing.assert_array_equal(outside, ~said["drug_concentration"].between(1e-5, 5e-3))
 

@@ -22,8 +22,9 @@ from torch.nn import functional
 
 from yeast_get.batch import CONDITION_FIELDS, NONE, Batch, InputSizes, rows_of
 
-TRENDS, SMOOTH = 1.0, 1.0
-"""Variance of trends and of what similar conditions share, beside 1 for a condition by itself."""
+TRENDS, SMOOTH, SAME_DRUG = 1.0, 1.0, 3.0
+"""Variance of trends, of what similar conditions share, and of what a drug does at similar doses,
+beside 1 for a condition by itself."""
 
 FAR = 4.0
 """SDs from the mean of training beyond which a trend goes no further."""
@@ -73,7 +74,8 @@ class ConditionLoadings(nn.Module):
     """Conditions -> loadings and level, by Gaussian-process regression on those of training.
 
     Two conditions share what their numbers, steps and departures from the usual say linearly, what
-    similar conditions have in common, and all of it where they are the same. So a condition of
+    similar conditions have in common, what the same drug does at a similar dose whatever else is
+    different, and all of it where they are the same. So a condition of
     training has its own loadings, one between two of them is interpolated, and a new treatment has
     what a step in temperature or any treatment at all did in training. The time since a treatment
     has a trend only as the elapsed time, which is also that of growth, and none goes beyond `FAR`.
@@ -88,7 +90,7 @@ class ConditionLoadings(nn.Module):
         centre: Mean loadings and level of the training samples [T*(K+1)].
         weights: What each of them adds [C,T*(K+1)].
         own: What each sample of training adds to that [samples+1,T*(K+1)]; row 0, unknown, is zero.
-        constants: `TRENDS`, `SMOOTH`, `WORDS_APART` and `FAR` as they were in training [4].
+        constants: `TRENDS`, `SMOOTH`, `SAME_DRUG`, `WORDS_APART` and `FAR` of training [5].
     """
 
     linear: Tensor
@@ -102,7 +104,7 @@ class ConditionLoadings(nn.Module):
 
     def __init__(self, sizes: InputSizes, factors: int) -> None:
         super().__init__()
-        self.steps, self.targets = sizes.steps, sizes.targets
+        self.steps, self.targets, self.drugs = sizes.steps, sizes.targets, len(sizes.drugs)
         self.number_scales = sizes.number_scales
         pre_culture = {before for _, before in sizes.steps}
         self.kept = [j for j in range(len(sizes.numbers)) if j not in pre_culture]
@@ -119,7 +121,8 @@ class ConditionLoadings(nn.Module):
         self.register_buffer("centre", torch.zeros(out))
         self.register_buffer("weights", torch.zeros(known, out))
         self.register_buffer("own", torch.zeros(sizes.known_samples + 1, out))
-        self.register_buffer("constants", torch.tensor([TRENDS, SMOOTH, WORDS_APART, FAR]))
+        constants = [TRENDS, SMOOTH, SAME_DRUG, WORDS_APART, FAR]
+        self.register_buffer("constants", torch.tensor(constants))
         self._last: tuple[list[tuple[Tensor, int]], Tensor] | None = None  # what was asked for
 
     def forward(self, batch: Batch) -> Tensor:
@@ -215,7 +218,7 @@ class ConditionLoadings(nn.Module):
         """How much each condition [V] has in common with those of training [V,C]."""
         split = (linear.shape[1], smooth.shape[1])
         (mean_l, mean_s), (per_l, per_s) = (each.split(split) for each in self.scales)
-        trends, shared, word, far = self.constants.unbind()
+        trends, shared, drug, word, far = self.constants.unbind()
         varying = (per_l > 0).sum().clamp(min=1)
         ways = [((each - mean_l) * per_l).clamp(-far, far) for each in (linear, self.linear)]
         trend = ways[0] @ ways[1].T / varying
@@ -224,7 +227,21 @@ class ConditionLoadings(nn.Module):
         apart = apart + word * (words.unsqueeze(1) != self.words).sum(dim=-1)
         unlike = (linear.unsqueeze(1) - self.linear).abs().amax(dim=-1) if split[0] else 0 * apart
         same = (apart < ALIKE) & (unlike.square() < ALIKE)
+        if self.drugs:
+            same = same + drug * self._same_drug(smooth, words, per_s[-self.drugs])
         return trends * trend + shared * torch.exp(-apart / 2) + same
+
+    def _same_drug(self, smooth: Tensor, words: Tensor, per_dose: Tensor) -> Tensor:
+        """How many drugs each condition [V] has in common with those of training, by dose [V,C].
+
+        Doses are in SDs of those of the first drug, whichever of its drugs it is.
+        """
+        drug, dose = words[:, -self.drugs :], smooth[:, -self.drugs :] * per_dose
+        known, known_dose = self.words[:, -self.drugs :], self.smooth[:, -self.drugs :] * per_dose
+        drug, dose = drug[:, None, :, None], dose[:, None, :, None]
+        known, known_dose = known[None, :, None, :], known_dose[None, :, None, :]
+        alike = torch.exp(-(dose - known_dose).square() / 2)
+        return (alike * ((drug == known) & (drug > NONE))).sum(dim=(2, 3))
 
 
 class FactorHead(nn.Module):

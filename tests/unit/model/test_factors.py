@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
@@ -107,6 +108,33 @@ def test_a_new_drug_has_what_any_drug_did():
     assert of.of(conditions([0.0]))[0, 0, 0] < 0.1
 
 
+def treated(drug, dose, **more):
+    return conditions([0.0] * len(dose), drug=drug, dose=dose, other=(0.0, 0.0), **more)
+
+
+def test_what_a_drug_does_at_a_dose_holds_where_all_else_is_different():
+    """Heat and another medium are far from all of training, whose dose curve still counts."""
+    doses = torch.linspace(0, 1, 6)
+    of = trained(treated([NONE] + [2] * 5, doses), torch.stack((doses, 0 * doses), dim=1))
+    elsewhere = {"number": [9.0] * 3, "medium": 3, "dose": [0.2, 0.5, 0.9]}
+    curve = of.of(conditions(drug=2, **elsewhere))[:, 0, 0]
+    assert (curve.diff() > 0.1).all()
+    other = of.of(conditions(drug=3, **elsewhere))[:, 0, 0]
+    assert np.ptp(other.numpy()) < np.ptp(curve.numpy()) / 3
+
+
+def test_a_drug_is_the_same_in_whichever_slot_and_beside_whatever():
+    slots = [[NONE, NONE], [2, NONE], [3, NONE], [4, NONE]]
+    doses = [[0.0, 0.0], [1.0, 0.0], [1.0, 0.0], [1.0, 0.0]]
+    fields = treated(slots, doses) | {"condition_other": torch.zeros(4, 3)}
+    of = trained(fields, [[0.0, 0.0], [4.0, 0.0], [0.0, 0.0], [0.0, 0.0]], sizes=TWO_SLOTS)
+    both = treated([[3, 2], [2, 3], [3, 4]], [[1.0, 1.0]] * 3, medium=3)
+    both |= {"condition_other": torch.zeros(3, 3)}
+    with_it, again, without = of.of(both)[:, 0, 0]
+    assert with_it == again
+    assert with_it > without + 1
+
+
 def test_a_time_since_a_treatment_has_no_trend_of_its_own():
     """Far beyond the times of training nothing is said, where a number that lasts has a trend."""
     time = torch.linspace(-1, 1, 5)
@@ -128,12 +156,13 @@ def test_a_trend_ends_far_from_the_conditions_of_training():
 
 
 def test_a_model_goes_on_with_the_constants_that_it_was_trained_with(monkeypatch):
-    fields, loadings = conditions([-1.0, 0.0, 2.0]), [[1.0, 0.0], [0.5, 0.0], [3.0, 1.0]]
+    fields = conditions([-1.0, 0.0, 2.0], drug=3, dose=[0.0, 0.3, 0.6])
+    loadings = [[1.0, 0.0], [0.5, 0.0], [3.0, 1.0]]
     of = trained(fields, loadings)
-    for name in ("TRENDS", "SMOOTH", "WORDS_APART", "FAR"):
+    for name in ("TRENDS", "SMOOTH", "SAME_DRUG", "WORDS_APART", "FAR"):
         monkeypatch.setattr(f"yeast_get.model.factors.{name}", 0.3)
     later = trained(fields, loadings)
-    asked = conditions([1.0, 9.0], medium=2)
+    asked = conditions([1.0, 9.0], medium=2, drug=3, dose=0.5)
     assert (later.of(asked) - of.of(asked)).abs().min() > 1e-3
     later.load_state_dict(of.state_dict())
     assert (later.of(asked) == of.of(asked)).all()
