@@ -7,10 +7,11 @@ prints a table for each table of data and split (`folds.py` has the folds, `pred
 compared), and appends it, with date, versions and machine, to benchmarks/accuracy.csv. Finished
 folds stay in the cache, so that an interrupted table goes on; what exceeds the cap is stopped.
 
-Test rows choose nothing: a predictor runs in a process of its own, on a table in which every target
-that it may not learn from is NaN (for `train_yeast`: on a copy of the files, where these cells are
-blank), and leaves its predictions. They are scored here, where nothing is fitted. The best rival
-alone is chosen by the test rows, in its own favour.
+In a run test rows choose nothing: a predictor runs in a process of its own, on a table in which
+every target that it may not learn from is NaN (for `train_yeast`: on a copy of the files, where
+these cells are blank), and leaves its predictions. They are scored here, where nothing is fitted.
+The best rival alone is chosen by the test rows, in its own favour. What was chosen before, on which
+rows, is in docs/benchmarks.md: no fold of `conditions` is clean of it.
 
 Scores are of the held-out cells of all folds together. The interval is of the difference in pooled
 r to the best rival, over resamples of what is held out: regions, families of conditions, or both.
@@ -22,7 +23,6 @@ import argparse
 import datetime
 import hashlib
 import importlib.util
-import inspect
 import os
 import platform
 import subprocess
@@ -39,6 +39,7 @@ import predictors
 import torch
 
 from yeast_get import __version__
+from yeast_get.config import load_settings
 from yeast_get.data.expression_data import ExpressionData
 from yeast_get.evaluation import rivals
 from yeast_get.evaluation.bootstrap import Over, Resampler, interval
@@ -46,6 +47,7 @@ from yeast_get.evaluation.metrics import summarise
 
 RESULTS = Path(__file__).with_name("accuracy.csv")
 OURS = "yeast_get"
+PACKAGE = ("yeast_get/**/*.py", "train_yeast.py")
 COLUMNS = {
     "pooled r": ".3f",
     "R²": ".3f",
@@ -151,21 +153,20 @@ def fitted(
 
 
 def identity(predictor: str, table: str) -> Iterator[str]:
-    """All that its predictions depend on beside the table: settings and source."""
-    yield inspect.getsource(folds)
-    yield inspect.getsource(predictors.PREDICTORS[predictor])
+    """All that its predictions depend on beside the table: settings and source.
+
+    Of the package, rivals use what reads and encodes tables, and the evaluation.
+    """
     yield repr(predictors.SETTINGS.get(predictor))
-    yield folds.example_config(table).read_text(encoding="utf-8")
-    if predictor == OURS:
-        yield sources()
-    if predictor == "baselines":
-        for module in (rivals, rivals.baselines, rivals.low_rank, rivals.ridge):
-            yield inspect.getsource(module)
+    yield repr(load_settings(str(folds.example_config(table))))  # with all defaults
+    yield sources("benchmarks/folds.py", "benchmarks/predictors.py")
+    parts = ["yeast_get/data/**/*.py", "yeast_get/evaluation/**/*.py"]
+    yield sources(*(PACKAGE if predictor == OURS else parts))
 
 
-def sources() -> str:
-    """The package's source files and the command, as one text."""
-    files = [*sorted((folds.ROOT / "yeast_get").rglob("*.py")), folds.ROOT / "train_yeast.py"]
+def sources(*patterns: str) -> str:
+    """Source files of the repository, as one text."""
+    files = [file for pattern in patterns for file in sorted(folds.ROOT.glob(pattern))]
     return "\n".join(each.read_text(encoding="utf-8") for each in files)
 
 
@@ -216,7 +217,7 @@ def record(frame: pd.DataFrame, about: dict[str, Any]) -> None:
     """Append the table to `RESULTS`."""
     columns = [*COLUMNS, "rival", "over", "low", "high", "note"]
     frame = frame.reindex(columns=columns).rename_axis("predictor").reset_index()
-    version = f"{__version__} {hashlib.sha256(sources().encode()).hexdigest()[:12]}"
+    version = f"{__version__} {hashlib.sha256(sources(*PACKAGE).encode()).hexdigest()[:12]}"
     machine = f"{platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads"
     now = datetime.datetime.now().isoformat(timespec="seconds")
     about = {

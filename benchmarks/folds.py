@@ -9,7 +9,7 @@ Four splits with five outer folds each, which only depend on the table:
     cells       a random fifth of the cells
 
 The validation part of a fold is cut from its training rows: what the next fold holds out, without
-its largest chromosome or family, or a third of its cells.
+its largest chromosome or family, or a third of its cells; for `both` all of it.
 """
 
 from __future__ import annotations

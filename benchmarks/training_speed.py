@@ -308,8 +308,8 @@ def _step_of(
 
 
 def _optimizer(model: Any, kind: str | None, settings: Settings) -> torch.optim.Optimizer:
-    """The package's, or for others what torch gives by default."""
-    if kind in ("peft", "usual"):
+    """The package's, or for the usual loop what torch gives by default."""
+    if kind == "usual":
         return torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-4)
     return make_optimizer(model, settings)
 

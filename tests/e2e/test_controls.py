@@ -79,7 +79,7 @@ def test_genes_are_scored_beside_regions(train, tmp_path):
 
 
 @pytest.mark.usefixtures("blank_pictures")
-def test_the_shipped_example_scores_zero_when_shuffled_and_its_intervals_hold_their_share(
+def test_the_shipped_example_scores_near_zero_when_shuffled_and_its_intervals_hold_their_share(
     train, root
 ):
     path = root / "input" / "gsm_example_with_condition.csv"
@@ -88,4 +88,4 @@ def test_the_shipped_example_scores_zero_when_shuffled_and_its_intervals_hold_th
     assert learned["overall"]["pearson"] > 0.7
     assert 0.85 <= learned["uncertainty"]["covered"] <= 0.95
     said = metrics(train(path, *fast, "training.shuffle_targets=true", output="control"))
-    assert abs(said["overall"]["pearson"]) < 0.15  # 16 conditions leave more than regions show
+    assert abs(said["overall"]["pearson"]) < 0.15  # near 0; 12 conditions are few for nearer

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from argparse import Namespace
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -96,6 +97,20 @@ def test_a_fold_learns_nothing_of_what_it_tests(benchmark, folder, split):
         assert (tested == data.measured).all()
 
 
+def test_a_validation_part_lacks_its_largest_group(benchmark, folder):
+    data, _ = benchmark.folds.read("gasch2000", "regions", folder)
+    chrom, group = data.chrom[data.region_index], data.column("group")
+    for number in range(5):
+        fold = benchmark.folds.make_fold(data, "gasch2000", "regions", number)
+        largest = f"chr{benchmark.folds.CHROMOSOMES[(number + 1) % 5]}"
+        assert largest in set(chrom[fold.train]) - set(chrom[fold.val])
+    fold = benchmark.folds.make_fold(data, "gasch2000", "conditions", 3)
+    after = {"dark", "wet"}  # the one of them that counts as larger is learned from
+    assert len(after & set(group[fold.val])) == len(after & set(group[fold.train])) == 1
+    cells = benchmark.folds.make_fold(data, "gasch2000", "cells", 0)
+    assert cells.val.sum() == pytest.approx(cells.test.sum() / 3, rel=0.2)
+
+
 def test_an_unknown_chromosome_is_no_fold(benchmark, folder):
     data, _ = benchmark.folds.read("gasch2000", "regions", folder)
     data.chrom[3] = "chrM"
@@ -140,9 +155,7 @@ def test_finished_folds_are_not_fitted_again_and_slow_ones_are_told(
         started.append(command[3:6])
         if command[5] == "mlp":
             raise benchmark.accuracy.subprocess.TimeoutExpired(command, timeout)
-        with monkeypatch.context() as here:
-            here.setattr(sys, "argv", command[1:])
-            benchmark.predictors.main(*map(str, command[2:]))
+        benchmark.predictors.main(*map(str, command[2:]))
 
     monkeypatch.setattr(benchmark.accuracy.subprocess, "run", run)
     wanted = Namespace(folds=[0, 1], predictors=["baselines", "mlp"], data=folder, cap=7)
@@ -154,3 +167,119 @@ def test_finished_folds_are_not_fitted_again_and_slow_ones_are_told(
     again = benchmark.accuracy.compare("gasch2000", "cells", wanted)
     assert len(started) == 6  # the slow one alone is tried again
     pd.testing.assert_frame_equal(again, frame)
+
+
+def test_every_target_that_may_not_be_learned_from_is_hidden(
+    benchmark, folder, tmp_path, monkeypatch
+):
+    def stub(task):
+        assert (task.data.measured == task.fold.known).all()
+        return {"stub": np.arange(task.fold.test.sum())}
+
+    monkeypatch.setitem(benchmark.predictors.PREDICTORS, "stub", stub)
+    for split in benchmark.folds.SPLITS:
+        out = tmp_path / f"{split}.npz"
+        benchmark.predictors.main("gasch2000", split, "1", "stub", str(folder), str(out))
+        with np.load(out) as held:
+            assert set(held) == {"stub", "seconds"}
+
+
+def test_what_a_fold_depends_on_is_in_its_name(benchmark, monkeypatch):
+    def identity(predictor):
+        return "\n".join(benchmark.accuracy.identity(predictor, "gasch2000"))
+
+    for predictor in benchmark.predictors.PREDICTORS:
+        text = identity(predictor)
+        for source in ("class Rows:", "def chosen(", "def make_fold(", "class FeatureSchema:",
+                       "PARAMETERS: dict[str, Any]", "class Rivals:"):  # fmt: skip
+            assert source in text
+        for source in ("class YeastModel(", "def make_optimizer("):
+            assert (source in text) == (predictor == "yeast_get")
+    before = identity("mlp")
+    monkeypatch.setitem(benchmark.predictors.SETTINGS["mlp"], "hidden", 9)
+    assert identity("mlp") != before
+
+
+def test_the_best_on_the_validation_part_is_fitted_on_all_that_is_known(benchmark, folder):
+    data, settings = benchmark.folds.read("gasch2000", "cells", folder)
+    fold = benchmark.folds.make_fold(data, "gasch2000", "cells", 0)
+    shown = benchmark.folds.hide(data, fold)
+    task, asked = benchmark.predictors.Task("gasch2000", shown, settings, fold), []
+
+    def fit(rows, wanted, steps):
+        asked.append((rows, wanted, list(steps)))
+        return [data.target[wanted, 0] + (step - 3) for step in steps]
+
+    said = benchmark.predictors.chosen(task, fit, (1, 2, 5))  # off by -2, -1 and 2
+    (rows, wanted, steps), (again, tested, step) = asked
+    assert (rows is fold.train, wanted is fold.val, steps) == (True, True, [1, 2, 5])
+    assert (again is fold.known, tested is fold.test, step) == (True, True, [2])
+    np.testing.assert_allclose(said, data.target[fold.test, 0] - 1, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("predictor", "split", "settings"),
+    [
+        ("ridge on eight", "conditions", {}),
+        ("mlp", "regions", {"hidden": 32, "lr": 1e-2, "batch": 32, "steps": (2, 8)}),
+        ("lightgbm rows", "regions", {"steps": (40, 80)}),
+        ("lightgbm components", "regions", {"min_data_in_leaf": 3, "steps": (50, 100)}),
+    ],
+)
+def test_a_rival_finds_a_rule_that_is_its_kind(
+    benchmark, folder, monkeypatch, predictor, split, settings
+):
+    """Each region has its level and its answer to the temperature, by a motif."""
+    if predictor.startswith("lightgbm"):
+        pytest.importorskip("lightgbm")
+    changed = {**benchmark.predictors.SETTINGS[predictor], **settings}
+    monkeypatch.setitem(benchmark.predictors.SETTINGS, predictor, changed)
+    data, settings = benchmark.folds.read("gasch2000", split, folder)
+    motif = data.motif[:, data.motif_names.index("motif_a")]
+    rule = np.outer(motif, 1 + (data.conditions["temperature"] - 26) / 10).ravel()
+    whole = replace(data, target=rule[:, None].astype(np.float32))
+    fold = benchmark.folds.make_fold(whole, "gasch2000", split, 1)
+    task = benchmark.predictors.Task("gasch2000", benchmark.folds.hide(whole, fold), settings, fold)
+    said = benchmark.predictors.PREDICTORS[predictor](task)[predictor]
+    assert np.corrcoef(said, rule[fold.test])[0, 1] > 0.9
+
+
+def test_trees_on_components_are_the_mean_of_four_seeds(benchmark, folder, monkeypatch):
+    data, settings = benchmark.folds.read("gasch2000", "regions", folder)
+    fold = benchmark.folds.make_fold(data, "gasch2000", "regions", 0)
+    shown = benchmark.folds.hide(data, fold)
+    task = benchmark.predictors.Task("gasch2000", shown, settings, fold)
+
+    def said(of_seed):
+        def train(parameters, table, rounds):
+            value = of_seed[parameters["seed"]]
+            return Namespace(predict=lambda regions, num_iteration: np.full(len(regions), value))
+
+        stub = Namespace(Dataset=lambda *_: None, train=train)
+        monkeypatch.setitem(sys.modules, "lightgbm", stub)
+        return benchmark.predictors.lightgbm_components(task)["lightgbm components"]
+
+    np.testing.assert_allclose(said([1.0, 2.0, 4.0, 9.0]), said([4.0] * 4))
+    assert not np.allclose(said([1.0, 2.0, 4.0, 9.0]), said([1.0] * 4))
+
+
+@pytest.mark.parametrize(
+    ("split", "over"), [("regions", "regions"), ("conditions", "conditions"), ("cells", "both")]
+)
+def test_the_difference_is_that_to_the_best_rival(benchmark, folder, monkeypatch, split, over):
+    data, _ = benchmark.folds.read("gasch2000", split, folder)
+    noise = np.random.default_rng(0).normal(size=data.num_observations)
+    off = {"yeast_get": 1.0, "mlp": 3.0, "ridge on eight": 9.0}  # SDs of the noise
+
+    def fitted(predictor, data, at, arguments):
+        fold = benchmark.folds.make_fold(data, *at[:2], int(at[2]))
+        return {predictor: (data.target[:, 0] + off[predictor] * noise)[fold.test]}, 1.0
+
+    monkeypatch.setattr(benchmark.accuracy, "fitted", fitted)
+    wanted = Namespace(folds=range(5), predictors=[*off], data=folder)
+    ours = benchmark.accuracy.compare("gasch2000", split, wanted).loc["yeast_get"]
+    assert (ours["rival"], ours["over"]) == ("mlp", over)
+    assert 0 < ours["low"] < ours["high"]
+    off["mlp"] = 0.1
+    ours = benchmark.accuracy.compare("gasch2000", split, wanted).loc["yeast_get"]
+    assert ours["low"] < ours["high"] < 0

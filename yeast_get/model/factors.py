@@ -250,7 +250,7 @@ class FactorHead(nn.Module):
     Args:
         embed_dim: D.
         sizes: Of the table.
-        most: Most factors K; there are no more than conditions and targets.
+        most: Most factors K; there are no more than training samples times targets.
 
     Attributes:
         loadings: Of the conditions.
