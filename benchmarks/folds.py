@@ -131,6 +131,21 @@ def make_fold(data: ExpressionData, table: str, split: str, number: int) -> Fold
     return Fold(known, known & ~val, val, inside(number))
 
 
+def least_validation(data: ExpressionData, table: str, fold: Fold) -> Fold:
+    """The same fold, where conditions are new with one family to validate on, the smallest.
+
+    Whoever does not learn from the validation part lacks the conditions in it.
+    """
+    region, sample, val = data.region_index, data.sample_index, fold.val
+    if np.isin(sample[val], sample[fold.train]).any():
+        return fold
+    new_regions = not np.isin(region[val], region[fold.train]).any()
+    family = families(data, table)[sample]
+    val = val & (family == pd.Series(family[val]).value_counts().index[-1])
+    held = np.isin(sample, sample[val]) | (new_regions & np.isin(region, region[val]))
+    return Fold(fold.known, fold.known & ~held, val, fold.test)
+
+
 def _smaller_groups(data: ExpressionData, table: str, split: str) -> np.ndarray:
     """[N] bool: all but the largest group of each fold; of single cells, every third."""
     if split == "regions":

@@ -111,6 +111,25 @@ def test_a_validation_part_lacks_its_largest_group(benchmark, folder):
     assert cells.val.sum() == pytest.approx(cells.test.sum() / 3, rel=0.2)
 
 
+@pytest.mark.parametrize("split", ["regions", "conditions", "both", "cells"])
+def test_where_conditions_are_new_one_family_is_enough_to_validate_on(benchmark, folder, split):
+    data, _ = benchmark.folds.read("gasch2000", split, folder)
+    family = np.repeat(list(SIZES), list(SIZES.values()))[data.sample_index]
+    fold = benchmark.folds.make_fold(data, "gasch2000", split, 3)  # of 4 are "dark" and "wet"
+    least = benchmark.folds.least_validation(data, "gasch2000", fold)
+    if split in ("regions", "cells"):
+        assert least is fold
+        return
+    assert not (least.train & (least.val | least.test)).any()
+    assert not ((least.train | least.val) & ~fold.known).any()
+    assert (least.val & ~fold.val).sum() == 0
+    (held,) = set(family[least.val])
+    assert held in ("dark", "wet")
+    assert set(family[least.train]) == set(family[fold.known]) - {held}
+    regions = set(data.region_index[least.val]) & set(data.region_index[least.train])
+    assert bool(regions) == (split == "conditions")
+
+
 def test_an_unknown_chromosome_is_no_fold(benchmark, folder):
     data, _ = benchmark.folds.read("gasch2000", "regions", folder)
     data.chrom[3] = "chrM"
