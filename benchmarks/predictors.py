@@ -18,7 +18,7 @@ from unittest.mock import patch
 import numpy as np
 import pandas as pd
 import torch
-from folds import Fold, example_config, hide, least_validation, make_fold, read
+from folds import Fold, example_config, hide, make_fold, read, with_all_conditions
 
 from yeast_get.config import Settings
 from yeast_get.data.expression_data import ExpressionData
@@ -83,13 +83,13 @@ def chosen(task: Task, fit: Fit, steps: Sequence[Any]) -> np.ndarray:
 def yeast_get(task: Task) -> Said:
     """`train_yeast` as it is shipped, on a copy of the folder in which hidden cells are blank.
 
-    Only its split is told, row by row, with the least validation; the predictions are those of its
-    own file. The baseline that is a predictor of its own here is not fitted once more, as where
+    Only its split is told, row by row, validation without new conditions; the predictions are those
+    of its own file. The baseline that is a predictor of its own here is not fitted once more, as where
     LightGBM is not installed.
     """
     import train_yeast
 
-    data, fold = task.data, least_validation(task.data, task.table, task.fold)
+    data, fold = task.data, with_all_conditions(task.fold, task.data)
     part = np.select([fold.train, fold.val, fold.test], [TRAIN, VAL, TEST], UNUSED).astype(np.uint8)
     with TemporaryDirectory() as scratch:
         copy, run = Path(scratch) / "table", Path(scratch) / "run"

@@ -112,22 +112,24 @@ def test_a_validation_part_lacks_its_largest_group(benchmark, folder):
 
 
 @pytest.mark.parametrize("split", ["regions", "conditions", "both", "cells"])
-def test_where_conditions_are_new_one_family_is_enough_to_validate_on(benchmark, folder, split):
+def test_validation_need_not_hold_out_conditions(benchmark, folder, split):
     data, _ = benchmark.folds.read("gasch2000", split, folder)
-    family = np.repeat(list(SIZES), list(SIZES.values()))[data.sample_index]
-    fold = benchmark.folds.make_fold(data, "gasch2000", split, 3)  # of 4 are "dark" and "wet"
-    least = benchmark.folds.least_validation(data, "gasch2000", fold)
+    fold = benchmark.folds.make_fold(data, "gasch2000", split, 3)
+    whole = benchmark.folds.with_all_conditions(fold, data)
     if split in ("regions", "cells"):
-        assert least is fold
+        assert whole is fold
         return
-    assert not (least.train & (least.val | least.test)).any()
-    assert not ((least.train | least.val) & ~fold.known).any()
-    assert (least.val & ~fold.val).sum() == 0
-    (held,) = set(family[least.val])
-    assert held in ("dark", "wet")
-    assert set(family[least.train]) == set(family[fold.known]) - {held}
-    regions = set(data.region_index[least.val]) & set(data.region_index[least.train])
-    assert bool(regions) == (split == "conditions")
+    assert not (whole.train & whole.val).any()
+    assert ((whole.train | whole.val) == fold.known).all()
+    assert (whole.known is fold.known, whole.test is fold.test) == (True, True)
+    assert set(data.sample_index[whole.train]) == set(data.sample_index[fold.known])
+    regions = set(data.region_index[whole.val])
+    if split == "both":
+        assert regions == set(data.region_index[fold.val])
+        assert not regions & set(data.region_index[whole.train])
+    else:
+        assert 0 < whole.val.sum() < fold.known.sum() / 10
+        assert regions <= set(data.region_index[whole.train])
 
 
 def test_an_unknown_chromosome_is_no_fold(benchmark, folder):
