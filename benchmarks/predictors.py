@@ -84,8 +84,8 @@ def yeast_get(task: Task) -> Said:
     """`train_yeast` as it is shipped, on a copy of the folder in which hidden cells are blank.
 
     Only its split is told, row by row, validation without new conditions; the predictions are those
-    of its own file. The baseline that is a predictor of its own here is not fitted once more, as where
-    LightGBM is not installed.
+    of its own file. The baseline that is a predictor of its own here is not fitted once more, as
+    where LightGBM is not installed.
     """
     import train_yeast
 
