@@ -168,13 +168,9 @@ def with_sizes_of(settings: Settings, weights: GetWeights) -> Settings:
             what = f"model.{section}.{key} is {asked:g}, and {weights.file} has {value:g}"
             problems.append(Problem(what, f"write {value:g}, or leave it out"))
         setattr(model, section, block.model_copy(update={key: value}))
-    bins = model.region_embed.bins
-    if bins and "bins" in model.region_embed.model_fields_set:
-        what = f"model.region_embed.bins is {bins}, and {weights.file} takes features without"
-        problems.append(Problem(what, "write 0, or leave it out"))
     if problems:
         raise ConfigError(problems)
-    if bins:
+    if model.region_embed.bins:
         log.info("region features enter as the checkpoint takes them, without bins")
         model.region_embed = model.region_embed.model_copy(update={"bins": 0})
     return settings.model_copy(update={"model": model})
