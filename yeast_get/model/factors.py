@@ -166,10 +166,9 @@ class ConditionLoadings(nn.Module):
         sd = (both - mean).square().mean(dim=0).sqrt()  # which std warns of without any column
         inverse = torch.where(sd > ALIKE, 1 / sd, 0.0)
         self.scales.copy_(torch.stack((mean, inverse)))
-        for held, found in zip(
-            (self.linear, self.smooth, self.words), (linear, smooth, words), strict=True
-        ):
-            held.copy_(found)
+        self.linear.copy_(linear)
+        self.smooth.copy_(smooth)
+        self.words.copy_(words)
         of_sample = loadings.flatten(1).double()
         member = functional.one_hot(code, len(linear)).double()
         flat = (member / member.sum(dim=0)).T @ of_sample
