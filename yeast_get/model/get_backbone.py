@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
+from yeast_get.model.dropout import Dropout
+
 LAYER_NORM_EPS = 1e-6
 """GET's epsilon, not PyTorch's 1e-5."""
 
@@ -63,7 +65,7 @@ class Attention(nn.Module):
         self.q_bias = nn.Parameter(torch.zeros(embed_dim))
         self.v_bias = nn.Parameter(torch.zeros(embed_dim))
         self.proj = nn.Linear(embed_dim, embed_dim)
-        self.drop = nn.Dropout(drop_rate)
+        self.drop = Dropout(drop_rate)
 
     def forward(self, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
         """[B,N,D] -> [B,N,D]; `mask` [B,N] is True where a token may be attended to."""
@@ -86,7 +88,7 @@ class Mlp(nn.Module):
         super().__init__()
         self.fc1 = nn.Linear(embed_dim, hidden_dim)
         self.fc2 = nn.Linear(hidden_dim, embed_dim)
-        self.drop = nn.Dropout(drop_rate)
+        self.drop = Dropout(drop_rate)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Transform every token by itself."""

@@ -19,6 +19,7 @@ from torch.nn import functional
 
 from yeast_get.batch import NONE, UNKNOWN, Batch, InputSizes, rows_of
 from yeast_get.config import ModelConfig
+from yeast_get.model.dropout import Dropout
 from yeast_get.model.factors import FactorHead, RegionEncoding
 from yeast_get.model.get_backbone import (
     LAYER_NORM_EPS,
@@ -348,7 +349,7 @@ class PredictionHead(nn.Sequential):
         super().__init__(
             nn.Linear(embed_dim, hidden_dim),
             nn.ReLU(),
-            nn.Dropout(dropout),
+            Dropout(dropout),
             nn.Linear(hidden_dim, targets),
         )
 
@@ -377,9 +378,9 @@ class YeastModel(YeastTransformer):
         width = config.transformer.embed_dim
         features = sizes.region_features + sizes.accessibility
         self.encoding = RegionEncoding(sizes.encoding) if sizes.encoding else None
-        self.feature_drop = nn.Dropout(config.region_embed.feature_dropout)
+        self.feature_drop = Dropout(config.region_embed.feature_dropout)
         self.region_embed = RegionEmbed(len(sizes.encoding) or features, width)
-        self.embed_drop = nn.Dropout(config.region_embed.dropout)
+        self.embed_drop = Dropout(config.region_embed.dropout)
         if config.region_identity.enabled and not config.fusion.by_factors:
             self.region_identity = nn.Embedding(sizes.known_regions + 1, width, padding_idx=0)
             nn.init.normal_(self.region_identity.weight[1:], std=SMALL)
@@ -493,7 +494,7 @@ class MaskedRegionModel(YeastTransformer):
         super().__init__(config, max_regions)
         width, features = config.transformer.embed_dim, sizes.region_features + sizes.accessibility
         self.region_embed = RegionEmbed(features, width)
-        self.embed_drop = nn.Dropout(config.region_embed.dropout)
+        self.embed_drop = Dropout(config.region_embed.dropout)
         self.mask_token = nn.Parameter(SMALL * torch.randn(1, 1, width))
         self.head_mask = nn.Linear(width, features)
         initialise(self)
