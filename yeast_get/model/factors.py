@@ -35,6 +35,9 @@ WORDS_APART = 1.0
 JITTER = 1e-3
 """Variance of a condition's loadings that is held for error."""
 
+AT_ONCE = 4_000_000
+"""Numbers in an array of a block of conditions, which is compared with those of training."""
+
 ALIKE = 1e-6
 """Squared distance below which two conditions are the same."""
 
@@ -215,6 +218,13 @@ class ConditionLoadings(nn.Module):
 
     def _kernel(self, linear: Tensor, smooth: Tensor, words: Tensor) -> Tensor:
         """How much each condition [V] has in common with those of training [V,C]."""
+        columns = linear.shape[1] + smooth.shape[1] + words.shape[1]
+        step = max(AT_ONCE // max(len(self.words) * columns, 1), 1)
+        parts = zip(linear.split(step), smooth.split(step), words.split(step), strict=True)
+        return torch.cat([self._likeness(*part) for part in parts])
+
+    def _likeness(self, linear: Tensor, smooth: Tensor, words: Tensor) -> Tensor:
+        """As `_kernel`, of so few conditions that all may be compared with all at once."""
         split = (linear.shape[1], smooth.shape[1])
         (mean_l, mean_s), (per_l, per_s) = (each.split(split) for each in self.scales)
         trends, shared, drug, word, far = self.constants.unbind()

@@ -259,6 +259,20 @@ def test_a_number_that_was_the_same_in_training_is_not_the_same_elsewhere():
     assert here + 0.1 < elsewhere < 2  # nearer to the mean of training
 
 
+def test_many_conditions_are_compared_some_at_a_time(monkeypatch):
+    """So that memory grows with conditions times those of training, not with their columns too."""
+    fields = conditions([20.0, 25.0, 37.0])
+    of = trained(fields, [[1.0, 0.1], [2.0, 0.2], [4.0, 0.4]])
+    together, sizes = of.of(fields), []
+    some = ConditionLoadings._likeness
+    monkeypatch.setattr(
+        ConditionLoadings, "_likeness", lambda self, *f: sizes.append(len(f[0])) or some(self, *f)
+    )
+    monkeypatch.setattr("yeast_get.model.factors.AT_ONCE", 2 * 3 * 7)
+    assert torch.equal(of.of(fields), together)
+    assert sizes == [2, 1]
+
+
 def test_loadings_are_computed_anew_whenever_anything_changed(monkeypatch):
     fields = conditions([20.0, 25.0, 37.0])
     first = trained(fields, [[1.0, 0.1], [2.0, 0.2], [4.0, 0.4]])
