@@ -185,7 +185,6 @@ class YeastDataset(Dataset[Batch]):
         self.noise = None if augmentation is None else _Noise(seed, columns, self.device)
         self.wanted = torch.zeros(data.num_observations, dtype=torch.bool, device=self.device)
         self.windows = Windows(*(np.zeros((0, 1), dtype=np.int32) for _ in range(4)))
-        self._last: tuple[list[int], np.ndarray, dict[str, torch.Tensor]] | None = None
 
     def without_noise(self) -> YeastDataset:
         """The same table, with the same tensors, for other windows."""
@@ -193,26 +192,14 @@ class YeastDataset(Dataset[Batch]):
         plain.augmentation = plain.noise = None
         return plain
 
-    def _conditions(self, sample: np.ndarray) -> dict[str, torch.Tensor]:
-        """As `conditions_of`; the same tensors again where nothing has changed since last time."""
-        state = [each._version for each in self._of_samples()]  # importance shuffles in place
-        if (
-            self._last is None
-            or self._last[0] != state
-            or not np.array_equal(self._last[1], sample)
-        ):
-            self._last = state, sample, self.conditions_of(self._put(sample.astype(np.int64)))
-        return self._last[2]
-
-    def _of_samples(self) -> tuple[torch.Tensor, ...]:
-        """The condition fields of all samples, in the order of `CONDITION_FIELDS`."""
+    def _of_samples(self) -> dict[str, torch.Tensor]:
+        """The condition fields of `Batch` of all samples [S]."""
         parts = (self.number, self.present, self.category, self.other, self.drug, self.dose)
-        return (self.sample_vocab, *parts)
+        return dict(zip(CONDITION_FIELDS, (self.sample_vocab, *parts), strict=True))
 
     def conditions_of(self, sample: torch.Tensor) -> dict[str, torch.Tensor]:
         """The condition fields of `Batch` of some samples [V]."""
-        fields = zip(CONDITION_FIELDS, self._of_samples(), strict=True)
-        return {name: each[sample] for name, each in fields}
+        return {name: each[sample] for name, each in self._of_samples().items()}
 
     def _put(self, values: np.ndarray) -> torch.Tensor:
         return torch.from_numpy(np.ascontiguousarray(values)).to(self.device)
@@ -254,9 +241,13 @@ class YeastDataset(Dataset[Batch]):
         first, region_row, sample_of, condition_row = one, None, windows.sample[at], None
         if share_regions and self.accessibility.shape[1] == 1:  # else each sample has its own
             first, region_row = _shared(np.where(at < 0, -1, windows.place[at]))
-        if share_samples:
-            which, condition_row = _shared(sample_of)
-            sample_of = sample_of[which]
+        if share_samples and self.num_samples <= len(at):  # all: the same tensors in every batch
+            conditions, condition_row = self._of_samples(), sample_of.astype(np.int64)
+        else:
+            if share_samples:
+                which, condition_row = _shared(sample_of)
+                sample_of = sample_of[which]
+            conditions = self.conditions_of(self._put(sample_of.astype(np.int64)))
         region = self._put(windows.region[at[first]].astype(np.int64))  # [U,R]
         of_window = self._put(windows.sample[at[first]].astype(np.int64))  # [U]
         region = region.masked_fill(self._put(at[first] < 0).unsqueeze(1), -1)
@@ -272,7 +263,7 @@ class YeastDataset(Dataset[Batch]):
             region_mask=real,
             region_index=region,
             region_vocab=self.region_vocab[row] * real,
-            **self._conditions(sample_of),
+            **conditions,
             target=target,
             target_mask=mask,
             observation_index=observation,
@@ -436,7 +427,7 @@ class EpochSampler(Sampler[np.ndarray]):
         first_batch: int = 0,
         shard: tuple[int, int] = (0, 1),
     ) -> None:
-        order = _order(count, rng)
+        order = _order(count, batch_size, rng)
         self.batches = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
         self.batches = self.batches[first_batch:]
         part, parts = shard
@@ -453,17 +444,23 @@ class EpochSampler(Sampler[np.ndarray]):
         return iter(self.batches)
 
 
-def _order(count: int | np.ndarray, rng: np.random.Generator | None) -> np.ndarray:
-    """All windows, shuffled where there is a generator; see `EpochSampler`."""
+def _order(count: int | np.ndarray, batch_size: int, rng: np.random.Generator | None) -> np.ndarray:
+    """All windows, shuffled where there is a generator; see `EpochSampler`.
+
+    Of a place that a batch may hold whole, the windows stay in their order, which costs nothing.
+    """
     if isinstance(count, int):
         return np.arange(count) if rng is None else rng.permutation(count)
     if rng is None:
         return np.argsort(count, kind="stable")
-    there = np.bincount(count) > 0
-    shuffled = rng.permutation(len(count))
+    number = np.bincount(count)
+    there = number > 0
     few = len(there) <= 1 << 16  # numpy sorts 16 bits by their digits
     turn = np.zeros(len(there), dtype=np.uint16 if few else np.int64)
     turn[there] = rng.permutation(int(there.sum()))
+    if number.max(initial=0) <= batch_size:
+        return np.argsort(turn[count], kind="stable")
+    shuffled = rng.permutation(len(count))
     return shuffled[np.argsort(turn[count][shuffled], kind="stable")]
 
 

@@ -292,16 +292,19 @@ def test_windows_of_one_region_or_sample_share_a_row(made_per_region):
     assert (alone.region_row, alone.condition_row) == (None, None)
 
 
-def test_batches_of_the_same_samples_hold_the_same_conditions(made_per_region):
+def test_batches_as_large_as_the_table_has_samples_hold_the_same_conditions(made_per_region):
+    """So that what a model makes of them is made once, whichever cells are missing."""
     data, schema = made_per_region
     dataset = YeastDataset(data, schema)
     dataset.use(np.ones(data.num_observations, bool))
     every = np.arange(len(dataset))
-    one, other = dataset[every], dataset[every[::-1]]
-    some = dataset[every[dataset.windows.sample == 1]]
+    gaps = every[dataset.windows.sample != 2][::-1]
+    one, other = dataset[every], dataset[gaps]
+    few = dataset[every[dataset.windows.sample == 1][:5]]
     for name in CONDITION_FIELDS:
         assert getattr(one, name) is getattr(other, name)
-        torch.testing.assert_close(getattr(some, name), getattr(one, name)[1:2])
+        assert torch.equal(getattr(few, name), getattr(one, name)[1:2])
+    assert (other.condition_row.numpy() == dataset.windows.sample[gaps]).all()
     dataset.dose[:] = 0.5  # as where its importance is measured
     assert (dataset[every].dose == 0.5).all()
 
@@ -416,20 +419,23 @@ def test_batches_shuffle_by_seed_hold_everything_once_and_can_be_taken_up_again(
 PLACES = np.random.default_rng(0).integers(0, 40, 200) * 3  # about five windows of each
 
 
-def by_places(seed, first=0, shard=(0, 1)) -> list[list[int]]:
+def by_places(seed, first=0, shard=(0, 1), size=16) -> list[list[int]]:
     rng = None if seed is None else np.random.default_rng(seed)
-    return [each.tolist() for each in EpochSampler(PLACES, 16, rng, first, shard)]
+    return [each.tolist() for each in EpochSampler(PLACES, size, rng, first, shard)]
 
 
-def test_windows_of_one_place_stay_together_and_everything_else_is_shuffled():
-    order = np.concatenate(by_places(1))
+@pytest.mark.parametrize("size", [16, 4])
+def test_windows_of_one_place_stay_together_and_everything_else_is_shuffled(size):
+    """In batches of less than a place its windows are shuffled too."""
+    order = np.concatenate(by_places(1, size=size))
     assert sorted(order) == list(range(200))
     visited = PLACES[order]
     ends = np.flatnonzero(np.diff(visited)) + 1
     assert len(ends) + 1 == len(set(PLACES))  # each place once, all of it
     turns = visited[np.append(0, ends)]
     assert (np.diff(turns) < 0).any()
-    assert any((np.diff(each) < 0).any() for each in np.split(order, ends))
+    mixed = any((np.diff(each) < 0).any() for each in np.split(order, ends))
+    assert mixed == (np.bincount(PLACES).max() > size)
     assert by_places(1) == by_places(1) != by_places(2)
     assert [len(each) for each in by_places(1)] == [16] * 12 + [8]
 
