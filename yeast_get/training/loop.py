@@ -389,14 +389,14 @@ def _step(run: _Run, progress: Progress, pending: _Pending, rate: float, correct
         RunError: Where a gradient is not finite; in fp16 only where no scale helps.
     """
     groups = run.optimizer.param_groups
-    parameters = [p for group in groups for p in group["params"] if p.grad is not None]
+    gradients = [p.grad for group in groups for p in group["params"] if p.grad is not None]
     run.scaler.unscale_(run.optimizer)
-    torch._foreach_mul_([each.grad for each in parameters], correction)  # as torch's clipping does
-    clip = run.settings.training.clip_grad or math.inf
-    norm = torch.nn.utils.clip_grad_norm_(parameters, clip)
+    norm = correction * torch.stack(torch._foreach_norm(gradients)).norm()
     # In fp16 the scaler leaves such a step out and halves its scale, first of all.
     if run.scaler.get_scale() <= 1 and not torch.isfinite(norm):
         raise _not_finite(run, "a gradient", pending, progress)
+    clip = run.settings.training.clip_grad or math.inf  # corrected and clipped at once
+    torch._foreach_mul_(gradients, correction * (clip / (norm + 1e-6)).clamp(max=1.0))
     for group in groups:
         group["lr"] = rate * group.get("faster", 1.0)
     run.scaler.step(run.optimizer)
