@@ -137,3 +137,22 @@ def test_drop_rate_acts_on_what_a_branch_returns(module):
     assert (dropped == 0).float().mean() == pytest.approx(0.5, abs=0.05)
     kept = dropped != 0
     torch.testing.assert_close(dropped[kept], 2 * module.eval()(tokens)[kept])
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_tokens_that_nobody_reads_are_attended_to_and_left_out(checkpointing):
+    encoder = filled(Encoder(8, 2, 2))
+    encoder.checkpointing = checkpointing
+    tokens, mask = torch.randn(3, 5, 8), torch.rand(3, 5) < 0.7
+    mask[:, 0] = True
+    modulations = [
+        Modulation([torch.randn(3, 1, 8) for _ in range(4)], lambda x: x.roll(1, dims=1))
+        for _ in encoder.blocks
+    ]
+    torch.testing.assert_close(
+        encoder(tokens, mask, modulations, unread=2), encoder(tokens, mask, modulations)[:, 2:]
+    )
+    rows = []
+    encoder.blocks[1].mlp.register_forward_hook(lambda *hooked: rows.append(hooked[2].shape[1]))
+    encoder(tokens, mask, modulations, unread=2)
+    assert rows == [3]
