@@ -408,6 +408,10 @@ def _mix(x: torch.Tensor) -> torch.Tensor:
     return x ^ ((x >> 31) & 0x1FFFFFFFF)
 
 
+MANY_PLACES = 16
+"""In a batch of fewer places than this, the windows of each are shuffled too."""
+
+
 class EpochSampler(Sampler[np.ndarray]):
     """Positions of windows, a batch at a time: shuffled by seed and epoch, or in order.
 
@@ -447,7 +451,7 @@ class EpochSampler(Sampler[np.ndarray]):
 def _order(count: int | np.ndarray, batch_size: int, rng: np.random.Generator | None) -> np.ndarray:
     """All windows, shuffled where there is a generator; see `EpochSampler`.
 
-    Of a place that a batch may hold whole, the windows stay in their order, which costs nothing.
+    In batches of many places the windows of each stay in their order, since few of them are cut.
     """
     if isinstance(count, int):
         return np.arange(count) if rng is None else rng.permutation(count)
@@ -457,10 +461,12 @@ def _order(count: int | np.ndarray, batch_size: int, rng: np.random.Generator | 
     there = number > 0
     few = len(there) <= 1 << 16  # numpy sorts 16 bits by their digits
     turn = np.zeros(len(there), dtype=np.uint16 if few else np.int64)
+    shuffled = None
+    if number.max(initial=0) * MANY_PLACES > batch_size:
+        shuffled = rng.permutation(len(count))
     turn[there] = rng.permutation(int(there.sum()))
-    if number.max(initial=0) <= batch_size:
+    if shuffled is None:
         return np.argsort(turn[count], kind="stable")
-    shuffled = rng.permutation(len(count))
     return shuffled[np.argsort(turn[count][shuffled], kind="stable")]
 
 

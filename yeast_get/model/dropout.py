@@ -10,11 +10,11 @@ DRAWS = 1 << 16
 
 
 class Dropout(nn.Dropout):
-    """`nn.Dropout` (Srivastava et al. 2014); on a CPU in training three times as fast, or more.
+    """`nn.Dropout` (Srivastava et al. 2014), for a CPU in training with draws of its own.
 
-    A CPU draws one number after the other, in double precision. Here one draw of 64 bits decides on
-    four numbers: what is dropped is a share of p to the nearest 1 / 65,536, and what stays is
-    scaled by just that share. Draws are those of torch's global generator.
+    One draw of 64 bits of torch's global generator decides on four numbers: what is dropped is a
+    share of p to the nearest 1 / 65,536, and what stays is scaled by that share. From some ten
+    thousand numbers on it is 2.5 to 5 times as fast as torch's, which draws for each.
     """
 
     def forward(self, input: Tensor) -> Tensor:

@@ -35,8 +35,8 @@ WORDS_APART = 1.0
 JITTER = 1e-3
 """Variance of a condition's loadings that is held for error."""
 
-AT_ONCE = 4_000_000
-"""Numbers in an array of a block of conditions, which is compared with those of training."""
+AT_ONCE = 2_000_000
+"""Most numbers in one array while conditions are compared with those of training."""
 
 ALIKE = 1e-6
 """Squared distance below which two conditions are the same."""
@@ -218,7 +218,9 @@ class ConditionLoadings(nn.Module):
 
     def _kernel(self, linear: Tensor, smooth: Tensor, words: Tensor) -> Tensor:
         """How much each condition [V] has in common with those of training [V,C]."""
-        columns = linear.shape[1] + smooth.shape[1] + words.shape[1]
+        if torch.compiler.is_compiling():  # which fuses the arrays, and would compile each number
+            return self._likeness(linear, smooth, words)
+        columns = max(linear.shape[1], smooth.shape[1], words.shape[1], self.drugs**2)
         step = max(AT_ONCE // max(len(self.words) * columns, 1), 1)
         parts = zip(linear.split(step), smooth.split(step), words.split(step), strict=True)
         return torch.cat([self._likeness(*part) for part in parts])

@@ -9,6 +9,7 @@ regions permutes the outputs. Classes stand in the order in which data flows thr
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -67,8 +68,8 @@ class Attention(nn.Module):
         self.proj = nn.Linear(embed_dim, embed_dim)
         self.drop = Dropout(drop_rate)
 
-    def forward(self, tokens: Tensor, mask: Tensor | None = None, unread: int = 0) -> Tensor:
-        """[B,N,D] -> [B,N-unread,D]: the first tokens may be attended to, and do not attend.
+    def forward(self, tokens: Tensor, mask: Tensor | None = None, prefix: int = 0) -> Tensor:
+        """[B,N,D] -> [B,N-prefix,D]: the first tokens are attended to, and do not attend.
 
         `mask` [B,N] is True where a token may be attended to.
         """
@@ -79,9 +80,9 @@ class Attention(nn.Module):
         q, k, v = qkv.view(batch, length, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)  # [B,H,N,d]
         attn_mask = None if mask is None else mask[:, None, None, :]  # [B,1,1,N]
         drop_rate = self.attn_drop_rate if self.training else 0.0
-        q = q[:, :, unread:]
+        q = q[:, :, prefix:]
         out = functional.scaled_dot_product_attention(q, k, v, attn_mask, drop_rate)
-        out = out.transpose(1, 2).reshape(batch, length - unread, width)  # [B,H,N,d] -> [B,N,D]
+        out = out.transpose(1, 2).reshape(batch, length - prefix, width)  # [B,H,N,d] -> [B,N,D]
         return self.drop(self.proj(out))
 
 
@@ -137,16 +138,16 @@ class Block(nn.Module):
         tokens: Tensor,
         mask: Tensor | None = None,
         modulation: Modulation | None = None,
-        unread: int = 0,
+        prefix: int = 0,
     ) -> Tensor:
-        """[B,N,D] -> [B,N-unread,D]; `mask` and `unread` as in `Attention`."""
+        """[B,N,D] -> [B,N-prefix,D]; `mask` and `prefix` as in `Attention`."""
         scale_shift, branch = modulation or Modulation()
         if branch is not None:
             tokens = tokens + branch(tokens)
         normed = self.norm1(tokens)
         if scale_shift is not None:
             normed = torch.addcmul(scale_shift[1], normed, 1 + scale_shift[0])
-        tokens = tokens[:, unread:] + self.drop_path(self.attn(normed, mask, unread))
+        tokens = tokens[:, prefix:] + self.drop_path(self.attn(normed, mask, prefix))
         normed = self.norm2(tokens)
         if scale_shift is not None:
             normed = torch.addcmul(scale_shift[3], normed, 1 + scale_shift[2])
@@ -186,24 +187,22 @@ class Encoder(nn.Module):
         tokens: Tensor,
         mask: Tensor | None = None,
         modulations: Sequence[Modulation] | None = None,
-        unread: int = 0,
+        prefix: int = 0,
     ) -> Tensor:
-        """[B,N,D], the class token among them -> [B,N-unread,D], normalised.
+        """[B,N,D], the class token among them -> [B,N-prefix,D], normalised.
 
         Args:
             tokens: [B,N,D].
             mask: As in `Attention`.
             modulations: One per block.
-            unread: How many of the first tokens are not wanted: the last block makes nothing of
-                them but what the others attend to.
+            prefix: How many of the first tokens are not wanted; the last block makes of them what
+                the others attend to, and nothing else.
         """
         again = self.checkpointing and torch.is_grad_enabled()
         for i, block in enumerate(self.blocks):
             modulation = None if modulations is None else modulations[i]
-            of_block = tokens, mask, modulation, unread if i + 1 == len(self.blocks) else 0
-            tokens = (
-                checkpoint(block, *of_block, use_reentrant=False) if again else block(*of_block)
-            )
+            step = partial(checkpoint, block, use_reentrant=False) if again else block
+            tokens = step(tokens, mask, modulation, prefix if block is self.blocks[-1] else 0)
         return self.norm(tokens)
 
 

@@ -289,7 +289,7 @@ class YeastTransformer(nn.Module):
         if regions.shape[1] > 1:  # a region alone has no neighbour that could be padding
             mask = functional.pad(region_mask, (1, 0), value=True)  # the class token is real
         tokens = prepend_class_token(self.cls_token, regions)
-        return self.encoder(tokens, mask, modulations, unread=1)
+        return self.encoder(tokens, mask, modulations, prefix=1)
 
     def parameter_groups(self, weight_decay: float) -> list[dict[str, Any]]:
         """The trainable parameters for an optimizer, each in exactly one group.

@@ -268,7 +268,7 @@ def test_many_conditions_are_compared_some_at_a_time(monkeypatch):
     monkeypatch.setattr(
         ConditionLoadings, "_likeness", lambda self, *f: sizes.append(len(f[0])) or some(self, *f)
     )
-    monkeypatch.setattr("yeast_get.model.factors.AT_ONCE", 2 * 3 * 7)
+    monkeypatch.setattr("yeast_get.model.factors.AT_ONCE", 2 * 3 * 3)
     assert torch.equal(of.of(fields), together)
     assert sizes == [2, 1]
 

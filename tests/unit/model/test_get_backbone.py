@@ -150,9 +150,9 @@ def test_tokens_that_nobody_reads_are_attended_to_and_left_out(checkpointing):
         for _ in encoder.blocks
     ]
     torch.testing.assert_close(
-        encoder(tokens, mask, modulations, unread=2), encoder(tokens, mask, modulations)[:, 2:]
+        encoder(tokens, mask, modulations, prefix=2), encoder(tokens, mask, modulations)[:, 2:]
     )
     rows = []
     encoder.blocks[1].mlp.register_forward_hook(lambda *hooked: rows.append(hooked[2].shape[1]))
-    encoder(tokens, mask, modulations, unread=2)
+    encoder(tokens, mask, modulations, prefix=2)
     assert rows == [3]
