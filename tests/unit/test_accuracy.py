@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from argparse import Namespace
 from dataclasses import replace
+from itertools import combinations
 
 import numpy as np
 import pandas as pd
@@ -17,13 +18,14 @@ SIZES = {"heat": 4, "acid": 3, "salt": 3, "cold": 2, "dark": 1, "wet": 1}
 
 @pytest.fixture
 def benchmark(monkeypatch):
-    """The three modules of the benchmark, which lie beside the package."""
+    """The modules of the benchmark, which lie beside the package."""
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     import accuracy
+    import constants
     import folds
     import predictors
 
-    return Namespace(accuracy=accuracy, folds=folds, predictors=predictors)
+    return Namespace(accuracy=accuracy, constants=constants, folds=folds, predictors=predictors)
 
 
 @pytest.fixture
@@ -304,3 +306,60 @@ def test_the_difference_is_that_to_the_best_rival(benchmark, folder, monkeypatch
     off["mlp"] = 0.1
     ours = benchmark.accuracy.compare("gasch2000", split, wanted).loc["yeast_get"]
     assert ours["low"] < ours["high"] < 0
+
+
+# ------------------------------------------------------------------ constants, chosen anew
+
+
+def moments(x, y):
+    return np.array([len(x), x.sum(), y.sum(), x @ x, y @ y, x @ y])
+
+
+def test_r_by_moments_is_r(benchmark):
+    constants = benchmark.constants
+    x, y = np.random.default_rng(0).normal(3, 2, (2, 50))
+    assert constants.pearson(moments(x, y)) == pytest.approx(np.corrcoef(x, y)[0, 1])
+    assert constants.SHIPPED in constants.GRID
+
+
+def test_a_choice_for_a_fold_is_made_where_it_is_hidden(benchmark):
+    """Each fold likes a choice of its own: that of a fold shows only where another is hidden."""
+    constants = benchmark.constants
+    rng, folds = np.random.default_rng(0), range(5)
+    y = rng.normal(size=(5, 400))
+    by_hidden = {}
+    for hidden in [*combinations(folds, 1), *combinations(folds, 2)]:
+        found = np.full((6, 5, 6), np.nan)
+        for choice in range(6):
+            for fold in hidden:
+                good = (choice == fold) + 0.6 * (choice == 5)
+                found[choice, fold] = moments(good * y[fold] + rng.normal(size=400), y[fold])
+        by_hidden[hidden] = found
+    made = constants.Moments(by_hidden)
+    for fold in folds:
+        assert made.without(fold).argmax() == 5
+        assert made.without(fold)[fold] == pytest.approx(0, abs=0.1)  # its own is worth nothing
+        assert made.r([fold] * 5)[fold] == pytest.approx(0.7, abs=0.1)
+    best = made.pooled([*folds])
+    assert best > made.pooled([5] * 5) + 0.1
+    expected = np.sum([by_hidden[fold,][fold, fold] for fold in folds], axis=0)
+    assert best == pytest.approx(constants.pearson(expected))
+
+
+def test_what_is_said_of_hidden_folds_does_not_depend_on_their_targets(
+    benchmark, folder, monkeypatch
+):
+    constants, folds = benchmark.constants, benchmark.folds
+    monkeypatch.setattr(constants, "GRID", [constants.SHIPPED])
+    data, settings = folds.read("gasch2000", "conditions", folder)
+    fold = folds.condition_folds(folds.families(data, "gasch2000"))[data.sample_index]
+    changed = data.target.copy()
+    changed[np.isin(fold, [1, 3])] += (
+        np.random.default_rng(0).normal(0, 9, (np.isin(fold, [1, 3]).sum(), 1)).astype(np.float32)
+    )
+    one = constants.scored(data, settings, fold, [1, 3])
+    other = constants.scored(replace(data, target=changed), settings, fold, [1, 3])
+    assert (np.isfinite(one).all(axis=(0, 2)) == [False, True, False, True, False]).all()
+    of_said = [0, 1, 3]  # number, sum, squares
+    np.testing.assert_array_equal(one[..., of_said], other[..., of_said])
+    assert (one[:, 1, 2] != other[:, 1, 2]).all()
