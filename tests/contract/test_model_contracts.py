@@ -240,6 +240,15 @@ def test_a_number_that_was_not_recorded_cannot_leak(kind):
     assert torch.equal(model(batch), model(leak))
 
 
+@each_kind
+def test_the_last_block_makes_nothing_of_the_class_token(kind):
+    model, batch, rows = make_model(kind), make_batch(), []
+    for block in model.encoder.blocks:
+        block.mlp.register_forward_hook(lambda *hooked: rows.append(hooked[2].shape[1]))
+    model(batch)
+    assert rows == [6, 5]  # of five regions and the class token
+
+
 @each_other_kind
 def test_no_condition_fields_at_all(kind):
     model, batch = make_model(kind, NO_CONDITIONS), make_batch(sizes=NO_CONDITIONS)
