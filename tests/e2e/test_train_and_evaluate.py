@@ -427,4 +427,4 @@ def test_the_manifest_says_what_happened(train, table_path):
     history = read(run, "history.csv")
     assert history["epoch"].tolist() == [0, 1, 2, 3]
     assert history["train_loss"].isna().tolist() == [True, False, False, False]
-    assert history["train_loss"].iloc[-1] < history["train_loss"].iloc[1]
+    assert history["val_loss"].iloc[-1] < history["val_loss"].iloc[0]  # before training
