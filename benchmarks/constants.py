@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import combinations, product
 from pathlib import Path
 from types import SimpleNamespace
@@ -108,7 +108,7 @@ def scored(
 ) -> np.ndarray:
     """Moments [grid, folds, 6] of hidden folds, learned from all others; `fold` is of each row."""
     known = ~np.isin(fold, hidden) & data.measured
-    learned = replace(data, target=np.where(known[:, None], data.target, np.float32(np.nan)))
+    learned = folds.hide(data, known)
     schema = FeatureSchema.fit(learned, known, settings)
     dataset = YeastDataset(learned, schema)
     knowledge = Knowledge.of(dataset, known, settings.model.fusion.factors)

@@ -160,6 +160,6 @@ def _smaller_groups(data: ExpressionData, table: str, split: str) -> np.ndarray:
     return np.arange(data.num_observations) % 3 == 0
 
 
-def hide(data: ExpressionData, fold: Fold) -> ExpressionData:
-    """The table as a predictor gets it: every target that may not be learned from is NaN."""
-    return replace(data, target=np.where(fold.known[:, None], data.target, np.float32(np.nan)))
+def hide(data: ExpressionData, known: np.ndarray) -> ExpressionData:
+    """The table with NaN for every target that may not be learned from; `known` is [N] bool."""
+    return replace(data, target=np.where(known[:, None], data.target, np.float32(np.nan)))

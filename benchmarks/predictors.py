@@ -294,7 +294,7 @@ def main(table: str, split: str, number: str, predictor: str, folder: str, out: 
     """Fit one predictor on one fold, and write what it says of the test rows."""
     data, settings = read(table, split, Path(folder))
     fold = make_fold(data, table, split, int(number))
-    task = Task(table, hide(data, fold), settings, fold)
+    task = Task(table, hide(data, fold.known), settings, fold)
     started = time.perf_counter()
     said = PREDICTORS[predictor](task)
     seconds = time.perf_counter() - started

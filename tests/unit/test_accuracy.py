@@ -90,7 +90,7 @@ def test_a_fold_learns_nothing_of_what_it_tests(benchmark, folder, split):
             if split in (held_out, "both"):
                 assert not set(names[fold.known]) & set(names[fold.test])
                 assert not set(names[fold.train]) & set(names[fold.val])
-        shown = benchmark.folds.hide(data, fold)
+        shown = benchmark.folds.hide(data, fold.known)
         assert (shown.measured == fold.known).all()
         assert (shown.target[fold.known] == data.target[fold.known]).all()
     if split == "both":
@@ -152,7 +152,7 @@ def test_the_commands_table_is_blank_where_the_fold_tests(benchmark, folder, mon
 
     data, settings = benchmark.folds.read("gasch2000", "both", folder)
     fold = benchmark.folds.make_fold(data, "gasch2000", "both", 1)
-    shown = benchmark.folds.hide(data, fold)
+    shown = benchmark.folds.hide(data, fold.known)
     task = benchmark.predictors.Task("gasch2000", shown, settings, fold)
     trained, seen = train_yeast.main, []
 
@@ -226,7 +226,7 @@ def test_what_a_fold_depends_on_is_in_its_name(benchmark, monkeypatch):
 def test_the_best_on_the_validation_part_is_fitted_on_all_that_is_known(benchmark, folder):
     data, settings = benchmark.folds.read("gasch2000", "cells", folder)
     fold = benchmark.folds.make_fold(data, "gasch2000", "cells", 0)
-    shown = benchmark.folds.hide(data, fold)
+    shown = benchmark.folds.hide(data, fold.known)
     task, asked = benchmark.predictors.Task("gasch2000", shown, settings, fold), []
 
     def fit(rows, wanted, steps):
@@ -262,7 +262,9 @@ def test_a_rival_finds_a_rule_that_is_its_kind(
     rule = np.outer(motif, 1 + (data.conditions["temperature"] - 26) / 10).ravel()
     whole = replace(data, target=rule[:, None].astype(np.float32))
     fold = benchmark.folds.make_fold(whole, "gasch2000", split, 1)
-    task = benchmark.predictors.Task("gasch2000", benchmark.folds.hide(whole, fold), settings, fold)
+    task = benchmark.predictors.Task(
+        "gasch2000", benchmark.folds.hide(whole, fold.known), settings, fold
+    )
     said = benchmark.predictors.PREDICTORS[predictor](task)[predictor]
     assert np.corrcoef(said, rule[fold.test])[0, 1] > 0.9
 
@@ -270,7 +272,7 @@ def test_a_rival_finds_a_rule_that_is_its_kind(
 def test_trees_on_components_are_the_mean_of_four_seeds(benchmark, folder, monkeypatch):
     data, settings = benchmark.folds.read("gasch2000", "regions", folder)
     fold = benchmark.folds.make_fold(data, "gasch2000", "regions", 0)
-    shown = benchmark.folds.hide(data, fold)
+    shown = benchmark.folds.hide(data, fold.known)
     task = benchmark.predictors.Task("gasch2000", shown, settings, fold)
 
     def said(of_seed):
